@@ -1,0 +1,41 @@
+# Every target makes the virtual environment it needs; a second call installs nothing.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := data/output/local
+export JUPYTER_PREFER_ENV_PATH = 1
+
+.PHONY: run test lab bench sample clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/installed  ## run the notebook on the sample pictures
+	mkdir -p $(RUN)
+	$(VENV)/bin/papermill notebooks/local.ipynb $(RUN)/local.ipynb -f params/local.yaml
+	@echo "executed notebook: $(RUN)/local.ipynb"
+	@echo "report:            $(RUN)/report.json"
+	@echo "figures:           $(RUN)/figures/"
+
+test: $(VENV)/installed-dev  ## check everything
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pytest
+
+lab: $(VENV)/installed  ## open the notebooks in JupyterLab
+	$(VENV)/bin/jupyter lab notebooks
+
+bench: $(VENV)/installed-dev  ## measure against the course notebooks and against the limit
+	$(VENV)/bin/python benchmarks/bench.py $(OPTIONS)
+
+sample: $(VENV)/installed  ## draw pictures: make sample OPTIONS="--pictures 10000 --output data/many"
+	$(VENV)/bin/python -m fruits.sample $(OPTIONS)
+
+clean:  ## remove what runs and installs have made
+	rm -rf $(VENV) data/output *.egg-info
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
+	touch $@

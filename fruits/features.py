@@ -1,0 +1,86 @@
+"""From bytes to feature vectors, on the workers: one pass, one network a worker, a reason for each picture refused."""
+
+import sys
+import zipimport
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from pyspark import TaskContext
+from pyspark.sql.functions import pandas_udf
+
+from fruits import backbones, images
+from fruits.tensorflow_setup import keras, tf
+
+OUTCOME = "features array<float>, reason string"  # one of the two is null
+
+
+def make_featurizer(architecture, broadcast_weights, counter=None):
+    """Make the function that Spark applies to a column of pictures.
+
+    architecture: model.to_json(). broadcast_weights: pyspark.Broadcast of model.get_weights(). The model takes float32
+    (n, height, width, 3), RGB in 0..255, and returns (n, features). counter: Accumulator of pictures done, or None.
+    Returns a pandas UDF: binary column -> struct(features array<float>, reason string), one of the two null.
+    """
+
+    @pandas_udf(OUTCOME)
+    def featurize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        extract, size = load_network(architecture, broadcast_weights)
+        for contents in batches:
+            yield featurize_batch(contents, extract, size)
+            if counter is not None:
+                counter.add(len(contents))
+
+    return featurize
+
+
+@lru_cache(maxsize=1)  # a module's cache lives as long as the worker process; a closure's only as long as a task
+def load_network(architecture, broadcast_weights):
+    """Rebuild the network in this worker, once: architecture from JSON, weights from the broadcast, no download.
+
+    Returns (extract, size): backbones.compile_extractor's function, and the (height, width) it takes, in pixels.
+    """
+    _forget_archives()
+    _set_threads(TaskContext.get().cpus())
+    model = keras.models.model_from_json(architecture)
+    model.set_weights(broadcast_weights.value)
+    return backbones.compile_extractor(model), model.input_shape[1:3]
+
+
+def _forget_archives():
+    """Take archives out of this worker's way when it looks for modules.
+
+    Spark puts its own jar and two zip files on the path, and Python reads the directory of each again, in pure Python
+    and once for each package found in it, at the start of every task: as long as tens of pictures take.
+    """
+    sys.path[:] = [entry for entry in sys.path if not entry.endswith(".jar")]
+    for entry, finder in list(sys.path_importer_cache.items()):
+        if isinstance(finder, zipimport.zipimporter):
+            del sys.path_importer_cache[entry]
+
+
+def _set_threads(cores):
+    """Let TensorFlow use the cores of one task and no more, since as many tasks as there are cores run side by side."""
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def featurize_batch(contents, extract, size):
+    """Turn a batch of pictures into features.
+
+    contents: pandas Series of bytes, one file a row. extract, size: as load_network returns them.
+    Returns a pandas DataFrame with a row a picture: features (float32 array, or None) and reason (str, or None).
+    """
+    vectors, reasons = [None] * len(contents), [None] * len(contents)
+    pixels, decoded = np.empty((len(contents), *size, 3), np.uint8), []
+    for position, content in enumerate(contents):
+        try:
+            pixels[len(decoded)] = images.decode(content, size)
+            decoded.append(position)
+        except images.RefusedPicture as refusal:
+            reasons[position] = str(refusal)
+    if decoded:
+        for position, vector in zip(decoded, extract(pixels[: len(decoded)]), strict=True):
+            vectors[position] = vector
+    return pd.DataFrame({"features": vectors, "reason": pd.Series(reasons, dtype=object)})

@@ -1,0 +1,140 @@
+"""Pictures: counted without Spark, decoded from bytes to pixels, or refused with a reason a person understands."""
+
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from pyspark.sql import functions as F
+
+from fruits import storage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
+MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb: 256 MiB of RGB
+MAX_BYTES = 256 * 2**20  # one file is held whole in memory, in Java and in Python
+PHONE_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}  # ISO 23008-12, what an iPhone writes by default
+
+Image.init()  # Pillow otherwise registers some formats only when it first meets them
+
+
+class RefusedPicture(ValueError):
+    """A picture that cannot be featurized; its message is the reason, for a person to read."""
+
+
+class Survey(NamedTuple):
+    """What lies in a folder: found, the number of files; skipped, [(path, reason)] of those that Spark never reads."""
+
+    found: int
+    skipped: list
+
+
+class Example(NamedTuple):
+    """One picture to look at: its path, its label and its pixels, uint8 (height, width, 3)."""
+
+    path: str
+    label: str
+    pixels: np.ndarray
+
+
+def survey(folder):
+    """Count the files below a folder, without Spark, and name those that Spark would leave out in silence.
+
+    Returns a Survey. Raises ValueError where there is no file at all.
+    """
+    found, skipped = 0, []
+    for path, length in storage.list_files(folder):
+        found += 1
+        if reason := explain_skip(path.removeprefix("file:")[len(folder) :], length):
+            skipped.append((path, reason))
+    if found == 0:
+        raise ValueError(f"images_path {folder!r} holds no file: put pictures there, one folder for each label")
+    return Survey(found, skipped)
+
+
+def explain_skip(path, length):
+    """Say why Spark, or we, would not open a file; None where it is opened.
+
+    path: below the folder read. length: bytes. The rule for names is Spark's own (HadoopFSUtils.
+    shouldFilterOutPathName), the one for empty files that of its file scan.
+    """
+    for name in path.split("/"):
+        hidden = name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+        if hidden and not name.startswith(("_metadata", "_common_metadata")):
+            return f"hidden file: Spark skips names such as {name!r}, which begin with . or _; rename it"
+    if length == 0:
+        return "empty file: 0 bytes"
+    if length > MAX_BYTES:
+        return f"{length / 2**20:,.0f} MiB: more than the {MAX_BYTES / 2**20:,.0f} MiB that one picture may weigh"
+    return None
+
+
+def read_examples(pictures, size, count=12, seed=0):
+    """Read one picture of each of some labels, drawn at random, on the driver.
+
+    pictures: DataFrame with path and label. size: (height, width) in pixels. Returns up to count Examples; pictures that
+    cannot be decoded are left out.
+    """
+    one_a_label = pictures.groupBy("label").agg(F.min_by("path", F.rand(seed)).alias("path"))
+    examples = []
+    for row in one_a_label.orderBy(F.rand(seed)).limit(count).collect():
+        try:
+            examples.append(Example(row.path, row.label, decode(storage.read_bytes(row.path), size)))
+        except RefusedPicture:
+            continue
+    return sorted(examples, key=lambda example: example.label)
+
+
+def decode(content, size):
+    """Turn the bytes of one picture into raw pixels.
+
+    content: one file, as binaryFile reads it. size: (height, width) in pixels; the picture is stretched to it.
+    Returns uint8 (height, width, 3), RGB: turned as its EXIF says, first frame only, transparency on white.
+    Raises RefusedPicture with the reason.
+    """
+    height, width = size
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as picture:
+            _check_pixels(picture)
+            picture.draft("RGB", (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough
+            upright = ImageOps.exif_transpose(picture)
+            return np.asarray(_to_rgb(upright).resize((width, height), Image.Resampling.BICUBIC))
+    except RefusedPicture:
+        raise
+    except Exception as error:  # a hostile file can raise nearly anything from the depths of a decoder
+        raise RefusedPicture(_explain_failure(content, error)) from error
+
+
+def _check_pixels(picture):
+    """Refuse a picture that would fill the memory, from its header alone."""
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise RefusedPicture(
+            f"decompression bomb: {width:,} x {height:,} pixels, more than the {MAX_PIXELS / 1e6:.0f} million allowed"
+        )
+
+
+def _to_rgb(picture):
+    """Turn any mode of Pillow into RGB as a person sees it."""
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scaling
+        eight_bits = np.asarray(picture, dtype=np.float64) * (255 / 65_535)
+        return Image.fromarray(eight_bits.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        raise RefusedPicture("floating-point pixels, whose range is unknown: save it with 8 bits a colour")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")  # convert() alone would show the hidden colours
+    return picture.convert("RGB")
+
+
+def _explain_failure(content, error):
+    """Say in a person's words why Pillow could not decode a file."""
+    if not content:
+        return "empty file: 0 bytes"
+    if isinstance(error, Image.UnidentifiedImageError):
+        if content[4:8] == b"ftyp" and content[8:12] in PHONE_BRANDS:
+            return "HEIC picture, which is not read here: send it as JPEG"
+        return f"not a picture: none of {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"decompression bomb: {error}"
+    return f"damaged or truncated picture: {error or type(error).__name__}"

@@ -1,0 +1,114 @@
+"""The parameters of a run, checked before anything is started: found, expected, what to do."""
+
+import difflib
+from pathlib import Path
+
+from fruits import backbones, storage
+
+PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
+NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
+
+
+class ParameterError(ValueError):
+    """One or more wrong parameters; the message has a line for each."""
+
+
+def check(names):
+    """Check the parameters of a notebook.
+
+    names: globals() right after the parameters. Every plain value there is taken for a parameter.
+    Raises ParameterError, which lists every parameter that is unknown or wrong.
+    """
+    values = {
+        name: value
+        for name, value in names.items()
+        if isinstance(value, PLAIN_VALUES) and not name.startswith("_") and name not in NOTEBOOK_NAMES
+    }
+    complaints = [_complain_unknown(name) for name in values if name not in RULES]
+    complaints += [_complain_wrong(name, value) for name, value in values.items() if name in RULES]
+    if not (complaints := list(filter(None, complaints))):
+        complaints = list(filter(None, [_complain_paths(values)]))
+    if complaints:
+        raise ParameterError("\n".join(["wrong parameters:", *(f"  - {complaint}" for complaint in complaints)]))
+
+
+def _complain_unknown(name):
+    """Say that a parameter is unknown, and which one may be meant."""
+    near = difflib.get_close_matches(name.lower(), RULES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(RULES)}"
+    return f"{name!r} is unknown: {hint} Correct or remove it in the params file"
+
+
+def _complain_wrong(name, value):
+    """Say what is wrong with one value; None where it is right."""
+    is_right, expected = RULES[name]
+    try:
+        if is_right(value):
+            return None
+    except ValueError as error:
+        return f"{name}: {error}"
+    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: correct it in the params file"
+
+
+def _complain_paths(values):
+    """Say what is wrong with the two folders together; None where they are right."""
+    pictures, output = (storage.resolve(values[name]) for name in ("images_path", "output_path"))
+    if f"{output}/".startswith(f"{pictures}/"):
+        return (
+            f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results for "
+            f"pictures: set output_path elsewhere"
+        )
+    return None
+
+
+def _is_number(value):
+    """Say whether a value is a number; Python counts True as 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value):
+    """Say whether a value is a whole number from 1 on."""
+    return _is_number(value) and isinstance(value, int) and value >= 1
+
+
+def _is_picture_folder(path):
+    """Say whether pictures can be looked for in a folder."""
+    return isinstance(path, str) and storage.is_folder(storage.resolve(path))
+
+
+def _is_writable(path):
+    """Say whether a folder can be written, by writing: rights, full disks and missing buckets all show."""
+    if not isinstance(path, str):
+        return False
+    probe = f"{storage.resolve(path)}/.can-be-written"
+    try:
+        storage.write_bytes(probe, b"")
+        storage.delete_file(probe)
+    except OSError as error:
+        raise ValueError(f"{path!r} cannot be written ({error}): choose another folder, or give rights on it") from error
+    return True
+
+
+def _is_backbone(name):
+    """Say whether a network has this name; raises ValueError with the nearest ones."""
+    return isinstance(name, str) and backbones.check_backbone(name) is None
+
+
+def _is_weights(weights):
+    """Say whether weights are ImageNet's or a file that is there."""
+    return isinstance(weights, str) and (weights == "imagenet" or storage.is_file(storage.resolve(weights)))
+
+
+# name: (is it right?, what is expected)
+RULES = {
+    "images_path": (_is_picture_folder, "the path of a folder that exists, from the project's root, or s3://..."),
+    "output_path": (_is_writable, "the path of a folder, from the project's root, or s3://..."),
+    "backbone": (_is_backbone, f"a network's name, such as {backbones.DEFAULT_BACKBONE}"),
+    "weights": (_is_weights, '"imagenet", or the path of a file of weights that exists'),
+    "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),
+    "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),
+    "batch_size": (_is_count, "a whole number from 1 on"),
+    "seed": (lambda seed: seed == 0 or _is_count(seed), "a whole number from 0 on"),
+    "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),
+    "spark_master": (lambda master: isinstance(master, str) and master != "", 'an address such as "local[*]"'),
+}

@@ -1,0 +1,119 @@
+"""Principal component analysis: fitted in one pass over the features, kept as an ordinary pyspark.ml model."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark.ml import PipelineModel
+from pyspark.ml.common import _py2java
+from pyspark.ml.feature import PCAModel, StandardScalerModel
+from pyspark.ml.linalg import DenseMatrix, DenseVector
+
+MOMENTS = "rows long, total binary, products binary"
+
+
+class Pca(NamedTuple):
+    """Principal components of a set of vectors, the largest variance first.
+
+    mean: (d,) of the vectors. components: (d, k), one a column, orthonormal, its largest entry positive; all d of them
+    where a fit returns it. variance: (d,) along every component, in squared units of the features. rows: of the fit.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    variance: np.ndarray
+    rows: int
+
+    @property
+    def k(self):
+        """Number of components held."""
+        return self.components.shape[1]
+
+    @property
+    def variance_ratio(self):
+        """Share of the whole variance along each component: (d,), of sum 1."""
+        return self.variance / self.variance.sum()
+
+
+def fit_pca(table, column="features"):
+    """Fit a centred PCA with every component, in one pass over the table.
+
+    table: Spark DataFrame; column: array<float> of one length d. Each task sums its vectors and their products (d x d,
+    float64); the driver adds these up and takes the eigenvectors, so that its memory does not depend on the rows.
+    Returns a Pca. Raises ValueError where there are fewer than 2 rows or all are the same.
+    """
+    first = table.select(column).first()
+    origin = np.zeros(0) if first is None else np.asarray(first[0], np.float64)
+    rows, total, products = _sum_moments(table.select(column), origin)
+    if rows < 2:
+        raise ValueError(f"{rows} picture(s) featurized, but a PCA needs at least 2: add pictures to images_path")
+    shift = total / rows
+    covariance = (products - rows * np.outer(shift, shift)) / (rows - 1)
+    variance, components = np.linalg.eigh(covariance)
+    if variance[-1] <= 0:
+        raise ValueError(f"the {rows} pictures have the same features, so there is no variance to explain: add others")
+    variance, components = np.clip(variance[::-1], 0, None), _fix_signs(components[:, ::-1])
+    return Pca(origin + shift, components, variance, rows)
+
+
+def _sum_moments(vectors, origin):
+    """Sum vectors and their products over the table: (rows, (d,), (d, d)), counted from origin.
+
+    Counting from one of the vectors keeps the digits that a large mean would take away.
+    """
+    size = len(origin)
+
+    def sum_partition(batches):
+        rows, total, products = 0, np.zeros(size), np.zeros((size, size))
+        for batch in batches:
+            values = batch.column(0).flatten().to_numpy().reshape(batch.num_rows, size) - origin
+            rows, total, products = rows + batch.num_rows, total + values.sum(axis=0), products + values.T @ values
+        yield pa.RecordBatch.from_pydict({"rows": [rows], "total": [total.tobytes()], "products": [products.tobytes()]})
+
+    # As many sums as cores, however many files: each is 13 MB for 1,280 features, and the driver holds two at a time.
+    cores = vectors.sparkSession.sparkContext.defaultParallelism
+    rows, total, products = 0, np.zeros(size), np.zeros((size, size))
+    for part in vectors.coalesce(cores).mapInArrow(sum_partition, MOMENTS).toLocalIterator(prefetchPartitions=True):
+        rows += part.rows
+        total += np.frombuffer(part.total)
+        products += np.frombuffer(part.products).reshape(size, size)
+    return rows, total, products
+
+
+def _fix_signs(components):
+    """Turn each component so that its largest entry is positive; eigenvectors have no sign of their own."""
+    largest = np.abs(components).argmax(axis=0)
+    return components * np.sign(components[largest, np.arange(components.shape[1])])
+
+
+def choose_components(pca, variance_kept, max_components=None):
+    """Keep the smallest number of components that holds a share of the variance.
+
+    variance_kept: in (0, 1]. max_components: upper bound, or None. Returns a Pca of k components.
+    """
+    # Rounding may leave the full sum a hair below 1, which would otherwise put variance_kept = 1 out of reach.
+    reached = np.cumsum(pca.variance_ratio) >= variance_kept - 1e-12
+    enough = int(reached.argmax()) + 1 if reached.any() else len(reached)
+    return pca._replace(components=pca.components[:, : min(enough, max_components or enough)])
+
+
+def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
+    """Make a pyspark.ml model that centres vectors and projects them on the components held.
+
+    Returns a PipelineModel (StandardScalerModel, PCAModel) like those that pyspark.ml fits: it saves, loads and
+    transforms with pyspark alone.
+    """
+    centred = f"{input_column}_centred"
+    scaler = _make_model(spark, StandardScalerModel, [DenseVector(np.ones_like(pca.mean)), DenseVector(pca.mean)])
+    scaler._set(inputCol=input_column, outputCol=centred, withMean=True, withStd=False)
+    components = DenseMatrix(len(pca.mean), pca.k, pca.components.ravel(order="F"))
+    projector = _make_model(spark, PCAModel, [components, DenseVector(pca.variance_ratio[: pca.k])])
+    projector._set(k=pca.k, inputCol=centred, outputCol=output_column)
+    return PipelineModel([scaler, projector])
+
+
+def _make_model(spark, model_class, values):
+    """Build the Java half of a pyspark.ml model, which Python alone has no constructor for."""
+    java_class = getattr(spark.sparkContext._jvm.org.apache.spark.ml.feature, model_class.__name__)
+    arguments = [_py2java(spark.sparkContext, value) for value in values]
+    return model_class(java_class(f"{model_class.__name__}_fruits", *arguments))

