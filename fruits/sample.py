@@ -384,7 +384,7 @@ def trace_rays(solid, person, heading, reach, start, width):
     active, points, way = np.arange(start.shape[1]), start, gone
     for _ in range(TRACE_STEPS):
         room = measure_distance(solid, person, points) - np.float32(width)
-        step = np.float32(1.2) * room
+        step = room + np.minimum(np.float32(0.2) * room, np.float32(0.01))  # further could leap a thin stalk
         way = way + step
         gone[active], touched[active] = way, room < TOUCH
         going = np.flatnonzero((room >= TOUCH) & (way < reach))
@@ -666,28 +666,28 @@ KINDS = {
         Solid(APPLE, CHERRY, size=0.5, at=(0.42, -0.48, 0.1)),
         Solid(STALK, GREEN_WOOD, bend=0.5, at=(-0.3, 0.3, 0), turn=(0, 0, -20), size=0.72),
         Solid(STALK, GREEN_WOOD, bend=0.6, at=(0.33, 0.32, 0.05), turn=(0, 180, 20), size=0.7),
-    )),
-    "Fig": Kind((Solid(FIG, Paint(("#54304a", "#56344a", "#62464a", "#747048", "#98a050"), (
-        Mark("streaks", "#8a8a58", 0.6, 9, 0.5, 0.35, 0.01), Mark("specks", "#a08a8a", 0.7, 12, 0.2, 2),
+    ), size=0.92),
+    "Fig": Kind((Solid(FIG, Paint(("#42223e", "#482640", "#523244", "#625244", "#8a9450"), (
+        Mark("streaks", "#886674", 0.5, 9, 0.5, 0.35, 0.01), Mark("specks", "#a08a8a", 0.7, 12, 0.2, 2),
         Mark("bottom", "#8a4038", 0.9, level=0.1, sharp=9, relief=-0.04),
     ), velvet=0.2), ridges=(7, 0.02)),), mount=(0, 0, 20)),
     "Grape Blue": make_grapes("#2a2048", "#352a58", "#4a3c70"),
     "Grape White": make_grapes("#a4b444", "#b8c858", "#ccd470"),
-    "Kiwi": Kind((Solid(BARREL, Paint(("#6e5a30", "#85693a", "#7b6034"), (
-        Mark("clouds", "#5c4826", 0.5, 6, 0.3, 0.4), Mark("streaks", "#a08850", 0.35, 60, 0.4, 0.5, 0.008),
-        Mark("clouds", "#a48c58", 0.3, 90, 0.5, 0.5, 0.012),
+    "Kiwi": Kind((Solid(BARREL, Paint(("#645230", "#7a6438", "#6c5832"), (
+        Mark("clouds", "#54462a", 0.6, 5, 0.3, 0.4), Mark("streaks", "#9c8a58", 0.25, 70, 0.4, 0.5, 0.006),
+        Mark("clouds", "#a89868", 0.35, 110, 0.6, 0.6, 0.012),
         Mark("top", "#3a2814", 1, level=0.13, sharp=9, relief=0.06),
         Mark("bottom", "#3e2a16", 0.9, level=0.08, sharp=12),
-    ), gloss=0.05, velvet=0.7)),), mount=(0, 0, 60)),
+    ), gloss=0.05, velvet=0.9)),), mount=(0, 0, 60)),
     "Lemon": Kind((Solid(LEMON, Paint(("#e8c21c", "#f4d728", "#f4d528", "#ecd030", "#b8b83a"), (
         Mark("specks", "#c79c10", 0.35, 17, 0.42, relief=-0.012), Mark("clouds", "#f8e468", 0.4),
     ), gloss=0.4)),), mount=(0, 0, 62)),
     "Lime": Kind((Solid(LEMON, Paint(("#6f9a22", "#4f8a1e", "#4a861e", "#4f8a1e", "#8a9a3a"), (
         Mark("specks", "#2e6410", 0.4, 17, 0.42, relief=-0.012), Mark("clouds", "#86b03a", 0.5, 4, 0.8),
     ), gloss=0.45)),), mount=(0, 0, 62), size=0.9),
-    "Mango": Kind((Solid(EGG, Paint(("#e8a02c", "#e0a834", "#a8a83c"), (
-        Mark("side", "#c8342c", 0.8, 0.9, 0.3), Mark("clouds", "#7a9a3a", 0.6, 4, 0.6),
-        Mark("specks", "#f0d080", 0.5, 12, 0.16, 2),
+    "Mango": Kind((Solid(EGG, Paint(("#eaa030", "#eaa62e", "#dca634", "#8a9c3c"), (
+        Mark("clouds", "#8a9c3c", 0.45, 3, 0.7, 0.4), Mark("side", "#c8382c", 0.85, 0.9, 0.25, 0.6),
+        Mark("specks", "#f4dc90", 0.6, 12, 0.16, 2),
     ), gloss=0.4), bend=0.35), make_stem(0.93, 0.08)), mount=(0, 0, 50)),
     "Orange": Kind((Solid(CITRUS, Paint(("#ee7a10", "#f5860f", "#f28410"), (
         Mark("specks", "#c95a06", 0.4, 17, 0.42, relief=-0.014), Mark("clouds", "#f9a02c", 0.4),
