@@ -5,12 +5,13 @@ import hashlib
 import inspect
 import socket
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from fruits import efficientnet_lite0
+from fruits import efficientnet_lite0, storage
 from fruits.tensorflow_setup import keras, tf
 
 layers = keras.layers
@@ -53,7 +54,7 @@ def check_backbone(backbone):
         lowered = {name.lower(): name for name in known}
         near = difflib.get_close_matches(str(backbone).lower(), lowered, n=3) or lowered
         names = ", ".join(lowered[name] for name in near)
-        raise ValueError(f"backbone is {backbone!r}, expected a network's name such as {names}: correct it in the params file")
+        raise ValueError(f"backbone is {backbone!r}, expected a network's name such as {names}: correct it")
 
 
 def _build_application(backbone, weights):
@@ -89,16 +90,18 @@ def _explain_download(backbone):
 def load_weights(network, path):
     """Load a file of weights into a network, with or without its classifier. Raises ValueError where it is another's.
 
-    path: file that Keras saved (.weights.h5) or that keras.applications publishes (.h5, with or without "top").
+    path: file that Keras saved (.weights.h5) or that keras.applications publishes (.h5, with or without "top"), on this
+    machine or on S3.
     """
-    if not Path(path).is_file():
-        raise ValueError(f'weights is {path!r}, but there is no such file: give "imagenet" or the path of a .weights.h5 file')
     complaints = []
-    for model in (network, cut_classifier(network)):
-        try:
-            return model.load_weights(path)
-        except (ValueError, KeyError, OSError) as error:
-            complaints.append(str(error).splitlines()[0])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, Path(path).name)  # Keras reads files of this machine only, and goes by their ending
+        copy.write_bytes(storage.read_bytes(storage.resolve(path)))
+        for model in (network, cut_classifier(network)):
+            try:
+                return model.load_weights(copy)
+            except (ValueError, KeyError, OSError) as error:
+                complaints.append(str(error).splitlines()[0])
     raise ValueError(
         f"weights is {path!r}, which does not fit {network.name} ({complaints[0]}): "
         f"give the file of the backbone that the params name, or change the backbone"

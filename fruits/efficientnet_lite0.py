@@ -131,7 +131,7 @@ class _TensorView:
         (self.key, self.dtype), self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def read(self, storages):
-        """Copy the tensor out of its storage; its strides may be permuted, and honouring them is what makes it right."""
+        """Copy the tensor out of its storage, by its strides: in this file many are permuted."""
         strides = [stride * self.dtype.itemsize for stride in self.strides]
         return np.ndarray(self.shape, self.dtype, storages[self.key], self.offset * self.dtype.itemsize, strides).copy()
 

@@ -14,14 +14,30 @@ from fruits import backbones, images
 from fruits.tensorflow_setup import keras, tf
 
 OUTCOME = "features array<float>, reason string"  # one of the two is null
+FILE_WEIGHT = 2**19  # bytes; Spark fills tasks of 128 MiB, so that one takes at most 256 pictures
+TASKS_PER_CORE = 4  # where there are fewer pictures than that; more tasks end together, fewer start quicker
+
+
+def tune_spark(spark, batch_size):
+    """Set how Spark cuts pictures into tasks, and tasks into batches.
+
+    batch_size: pictures that a worker receives, decodes and passes through the network at once. A small batch of
+    pixels stays in the processor's cache. Spark's own tasks, 32 small files each, are over before they pay for their
+    start.
+    """
+    cores = spark.sparkContext.defaultParallelism
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", batch_size)
+    spark.conf.set("spark.sql.files.openCostInBytes", FILE_WEIGHT)
+    spark.conf.set("spark.sql.files.minPartitionNum", TASKS_PER_CORE * cores)
 
 
 def make_featurizer(architecture, broadcast_weights, counter=None):
     """Make the function that Spark applies to a column of pictures.
 
-    architecture: model.to_json(). broadcast_weights: pyspark.Broadcast of model.get_weights(). The model takes float32
-    (n, height, width, 3), RGB in 0..255, and returns (n, features). counter: Accumulator of pictures done, or None.
-    Returns a pandas UDF: binary column -> struct(features array<float>, reason string), one of the two null.
+    architecture: model.to_json(). broadcast_weights: pyspark.Broadcast of model.get_weights().
+    The model takes float32 (n, height, width, 3), RGB in 0..255, and returns (n, features).
+    counter: pyspark Accumulator of pictures done, or None.
+    Returns a pandas UDF: binary column -> struct(features array<float>, reason string); one is null.
     """
 
     @pandas_udf(OUTCOME)
@@ -35,11 +51,11 @@ def make_featurizer(architecture, broadcast_weights, counter=None):
     return featurize
 
 
-@lru_cache(maxsize=1)  # a module's cache lives as long as the worker process; a closure's only as long as a task
+@lru_cache(maxsize=1)  # it lives as long as the worker; in a notebook it would end with the task
 def load_network(architecture, broadcast_weights):
-    """Rebuild the network in this worker, once: architecture from JSON, weights from the broadcast, no download.
+    """Rebuild the network in this worker, once, from its description and the broadcast weights.
 
-    Returns (extract, size): backbones.compile_extractor's function, and the (height, width) it takes, in pixels.
+    Returns (extract, size): backbones.compile_extractor's function; (height, width) in pixels.
     """
     _forget_archives()
     _set_threads(TaskContext.get().cpus())

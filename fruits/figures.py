@@ -60,10 +60,12 @@ def draw_variance(pca, k, variance_kept):
     right.axvline(k, color=COLOURS[4], linestyle="--", linewidth=1)
     right.plot(k, cumulated[k - 1], "o", color=COLOURS[4])
     right.annotate(
-        f"k = {k}\n{cumulated[k - 1]:.1f} %", (k, cumulated[k - 1]), (12, -34), textcoords="offset points", color=COLOURS[4]
-    )
+        f"k = {k}\n{cumulated[k - 1]:.1f} %", (k, cumulated[k - 1]), (12, -34), textcoords="offset points",
+        color=COLOURS[4],
+    )  # fmt: skip
     right.set(xlabel="components kept", ylabel="variance explained, cumulated (%)", ylim=(0, 103), xlim=(0, shown + 0.5))
-    right.set_title(f"{k:,} of {len(shares):,} keep {cumulated[k - 1]:.1f} % ({100 * variance_kept:g} % asked for)")
+    asked = f"({100 * variance_kept:g} % asked for)"
+    right.set_title(f"{k:,} of {len(shares):,} keep {cumulated[k - 1]:.1f} % {asked}")
     return figure
 
 
@@ -91,18 +93,16 @@ def draw_two_components(labels, scores, variance_ratio):
     axis.set(xlabel=f"first component ({shares[0]:.1f} % of variance)")
     axis.set(ylabel=f"second component ({shares[1]:.1f} % of variance)")
     others = f", the {LABELS_NAMED} most frequent named" if len(kinds) > LABELS_NAMED else ""
-    axis.set_title(f"Two of the components hold {shares[0] + shares[1]:.1f} % of what sets {len(kinds)} labels apart{others}")
+    axis.set_title(f"Two components hold {shares[0] + shares[1]:.1f} % of the variance of {len(kinds)} labels{others}")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return figure
 
 
 def save_figure(figure, folder, name):
-    """Write a figure as folder/figures/name.png, at 150 dots an inch, and return its path."""
+    """Write a figure as folder/figures/name.png, at 150 dots an inch."""
     content = BytesIO()
     figure.savefig(content, format="png", dpi=150)
-    path = f"{folder}/figures/{name}.png"
-    storage.write_bytes(path, content.getvalue())
-    return path
+    storage.write_bytes(f"{folder}/figures/{name}.png", content.getvalue())
 
 
 def _shorten(label):

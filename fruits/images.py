@@ -12,18 +12,20 @@ from fruits import storage
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
 MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb: 256 MiB of RGB
 MAX_BYTES = 256 * 2**20  # one file is held whole in memory, in Java and in Python
+NOT_READABLE = "not readable: no right to read it, or deleted during the run"
 PHONE_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}  # ISO 23008-12, what an iPhone writes by default
 
 Image.init()  # Pillow otherwise registers some formats only when it first meets them
 
 
-class RefusedPicture(ValueError):
+class RefusedPicture(ValueError):  # noqa: N818 -- not an error of the run: the run goes on
     """A picture that cannot be featurized; its message is the reason, for a person to read."""
 
 
 class Survey(NamedTuple):
-    """What lies in a folder: found, the number of files; skipped, [(path, reason)] of those that Spark never reads."""
+    """What lies in a folder: the number of files found, and [(path, reason)] of those that Spark would not read."""
 
+    folder: str
     found: int
     skipped: list
 
@@ -48,7 +50,7 @@ def survey(folder):
             skipped.append((path, reason))
     if found == 0:
         raise ValueError(f"images_path {folder!r} holds no file: put pictures there, one folder for each label")
-    return Survey(found, skipped)
+    return Survey(folder, found, skipped)
 
 
 def explain_skip(path, length):
@@ -68,15 +70,34 @@ def explain_skip(path, length):
     return None
 
 
+def gather_rejected(outcomes, listing):
+    """Gather every picture that gave no features, with the reason.
+
+    outcomes: DataFrame with path and reason (null where featurized), a row for each file that Spark read.
+    listing: Survey of the same folder.
+    Returns a DataFrame (path, reason): refused by a worker, skipped by Spark, or not readable.
+    """
+    spark = outcomes.sparkSession
+    skipped = spark.createDataFrame(listing.skipped, "path string, reason string")
+    rejected = outcomes.where("reason IS NOT NULL").select("path", "reason").unionByName(skipped)
+    if outcomes.count() + len(listing.skipped) >= listing.found:
+        return rejected
+    # Rare, so the names of all files are gathered on the driver only then.
+    listed = spark.createDataFrame([(path,) for path, _ in storage.list_files(listing.folder)], "path string")
+    unread = listed.join(outcomes.select("path"), "path", "left_anti").join(skipped, "path", "left_anti")
+    return rejected.unionByName(unread.withColumn("reason", F.lit(NOT_READABLE)))
+
+
 def read_examples(pictures, size, count=12, seed=0):
     """Read one picture of each of some labels, drawn at random, on the driver.
 
-    pictures: DataFrame with path and label. size: (height, width) in pixels. Returns up to count Examples; pictures that
-    cannot be decoded are left out.
+    pictures: DataFrame with path and label. size: (height, width) in pixels.
+    Returns up to count Examples; pictures that cannot be decoded are left out.
     """
-    one_a_label = pictures.groupBy("label").agg(F.min_by("path", F.rand(seed)).alias("path"))
+    draw = F.xxhash64("path", F.lit(seed))  # unlike rand(), the same however Spark cuts the table
+    one_a_label = pictures.groupBy("label").agg(F.min_by("path", draw).alias("path"))
     examples = []
-    for row in one_a_label.orderBy(F.rand(seed)).limit(count).collect():
+    for row in one_a_label.orderBy(draw).limit(count).collect():
         try:
             examples.append(Example(row.path, row.label, decode(storage.read_bytes(row.path), size)))
         except RefusedPicture:

@@ -1,12 +1,12 @@
 """The parameters of a run, checked before anything is started: found, expected, what to do."""
 
 import difflib
-from pathlib import Path
 
 from fruits import backbones, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
+CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
 
 
 class ParameterError(ValueError):
@@ -16,27 +16,31 @@ class ParameterError(ValueError):
 def check(names):
     """Check the parameters of a notebook.
 
-    names: globals() right after the parameters. Every plain value there is taken for a parameter.
+    names: globals() right after the parameters. Every plain value there is taken for a parameter; on a second call in
+    the same kernel only the known ones are, since later cells have left names of their own by then.
     Raises ParameterError, which lists every parameter that is unknown or wrong.
     """
-    values = {
-        name: value
-        for name, value in names.items()
-        if isinstance(value, PLAIN_VALUES) and not name.startswith("_") and name not in NOTEBOOK_NAMES
-    }
-    complaints = [_complain_unknown(name) for name in values if name not in RULES]
+    values = {name: value for name, value in names.items() if _is_candidate(name, value)}
+    is_fresh_kernel = not names.get(CHECKED, False)
+    complaints = [_complain_unknown(name) for name in values if name not in RULES and is_fresh_kernel]
     complaints += [_complain_wrong(name, value) for name, value in values.items() if name in RULES]
-    if not (complaints := list(filter(None, complaints))):
-        complaints = list(filter(None, [_complain_paths(values)]))
-    if complaints:
+    if not any(complaints):
+        complaints = [_complain_paths(values)]
+    if complaints := list(filter(None, complaints)):
         raise ParameterError("\n".join(["wrong parameters:", *(f"  - {complaint}" for complaint in complaints)]))
+    names[CHECKED] = True
+
+
+def _is_candidate(name, value):
+    """Say whether a name of a notebook may be a parameter."""
+    return isinstance(value, PLAIN_VALUES) and not name.startswith("_") and name not in NOTEBOOK_NAMES
 
 
 def _complain_unknown(name):
     """Say that a parameter is unknown, and which one may be meant."""
     near = difflib.get_close_matches(name.lower(), RULES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(RULES)}"
-    return f"{name!r} is unknown: {hint} Correct or remove it in the params file"
+    return f"{name!r} is unknown: {hint}. Correct or remove it in the params file"
 
 
 def _complain_wrong(name, value):
@@ -55,8 +59,8 @@ def _complain_paths(values):
     pictures, output = (storage.resolve(values[name]) for name in ("images_path", "output_path"))
     if f"{output}/".startswith(f"{pictures}/"):
         return (
-            f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results for "
-            f"pictures: set output_path elsewhere"
+            f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "
+            f"for pictures: set output_path elsewhere"
         )
     return None
 

@@ -38,5 +38,5 @@ def show_progress(counter, total):
 def write_line(count, total, seconds):
     """Write a progress line: pictures done of all, pictures a second, seconds left. seconds: since the start."""
     rate = count / seconds if seconds > 0 else 0.0
-    left = f"{(total - count) / rate:,.0f} s left" if 0 < rate and count < total else f"{seconds:,.0f} s"
+    left = f"{(total - count) / rate:,.0f} s left" if rate > 0 and count < total else f"{seconds:,.0f} s"
     return f"{count:,} of {total:,} pictures, {rate:,.1f} a second, {left}"

@@ -34,6 +34,11 @@ class Pca(NamedTuple):
         """Share of the whole variance along each component: (d,), of sum 1."""
         return self.variance / self.variance.sum()
 
+    @property
+    def variance_held(self):
+        """Share of the whole variance that the components held keep, in 0..1."""
+        return float(self.variance_ratio[: self.k].sum())
+
 
 def fit_pca(table, column="features"):
     """Fit a centred PCA with every component, in one pass over the table.

@@ -30,6 +30,28 @@ class Report:
         """Note values by name."""
         self.values |= values
 
+    def account(self, listing, featurized, rejected):
+        """Count the pictures and check that none was lost: found = featurized + rejected.
+
+        listing: images.Survey. featurized, rejected: DataFrames with a row a picture. Raises ValueError where the sum
+        is wrong.
+        """
+        done, refused = featurized.count(), rejected.count()
+        self.note(images_found=listing.found, images_featurized=done, images_rejected=refused)
+        self.note(images_per_second=round(done / self.seconds["featurize"], 1))
+        print(f"{listing.found:,} files found = {done:,} featurized + {refused:,} rejected")
+        if listing.found != done + refused:
+            raise ValueError(
+                f"{listing.found} files were found in {listing.folder}, but {done} featurized + {refused} rejected "
+                f"make {done + refused}: files came or went during the run; run it again when the folder is at rest"
+            )
+
+    def summarize(self):
+        """Write the report as a table in Markdown."""
+        rows = [f"| {name} | {value} |" for name, value in self.values.items()]
+        rows += [f"| seconds, {step} | {seconds} |" for step, seconds in self.seconds.items()]
+        return "\n".join(["| report | value |", "|---|---|", *rows])
+
     def save(self, folder):
         """Write report.json into a folder and return its path."""
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}

@@ -1,5 +1,6 @@
 """Folders and files on this machine or on S3, reached in one way. What they hold is not known here."""
 
+import os
 from pathlib import Path
 
 import pyarrow.fs
@@ -19,10 +20,10 @@ def resolve(path):
     Raises ValueError where the path holds a character that Spark would read as a pattern.
     """
     if found := sorted(PATTERN_CHARACTERS & set(path)):
-        raise ValueError(f"the path {path!r} holds {' '.join(found)}, which Spark reads as a pattern: rename the folder")
+        raise ValueError(f"the path {path!r} holds {' '.join(found)}, a pattern to Spark: rename the folder")
     if "://" in path:
         return path.rstrip("/")
-    return str(find_project_root() / Path(path).expanduser())
+    return os.path.normpath(find_project_root() / Path(path).expanduser())
 
 
 def list_files(folder):

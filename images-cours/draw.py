@@ -2,8 +2,8 @@
 
     python images-cours/draw.py [name ...]
 
-Without a name, every diagram of DIAGRAMS is drawn. Shapes are strings of plain SVG, in pixels of a page PAGE wide:
-the files stay small, their text can be searched, and the same code writes the same bytes.
+Without a name, every diagram of DIAGRAMS is drawn. Shapes are strings of plain SVG, in pixels of a page PAGE
+wide: the files stay small, their text can be searched, and the same code writes the same bytes.
 """
 
 import sys
@@ -49,21 +49,22 @@ def box(x, y, width, height, text="", fill=WHITE, edge=LINE, bold=False):
 
 def arrow(x1, y1, x2, y2, color=QUIET, width=1.5, both=False):
     """A straight arrow to (x2, y2); with `both`, dashed and with a head at either end."""
-    length = hypot(x2 - x1, y2 - y1)
-    along, across = (x2 - x1) / length, (y2 - y1) / length
-    reach = 5 + 1.5 * width
+    length, head = hypot(x2 - x1, y2 - y1), 5 + 2 * width
+    right, down = head * (x2 - x1) / length, head * (y2 - y1) / length  # from a head's base to its tip
 
-    def head(x, y, way):
-        """The two strokes of a head; drawn, not a <marker>, whose id could clash in a page of several SVGs."""
-        back_x, back_y = x - way * reach * along, y - way * reach * across
-        side_x, side_y = 0.6 * reach * across, -0.6 * reach * along
-        return (f"M{back_x + side_x:.1f} {back_y + side_y:.1f}L{x:.1f} {y:.1f}"
-                f"L{back_x - side_x:.1f} {back_y - side_y:.1f}")
+    def point(x, y, right, down):
+        # A polygon, not a <marker>: the id of a marker can clash in a notebook that shows several SVGs.
+        base_x, base_y = x - right, y - down
+        corners = ((x, y), (base_x - down / 2, base_y + right / 2), (base_x + down / 2, base_y - right / 2))
+        return f'<polygon fill="{color}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in corners)}"/>'
 
-    stroke = f'fill="none" stroke="{color}" stroke-width="{width:g}" stroke-linejoin="round"'
-    dashes = ' stroke-dasharray="5 4"' if both else ""
-    heads = head(x2, y2, 1) + (head(x1, y1, -1) if both else "")
-    return f'<path d="M{x1:g} {y1:g}L{x2:g} {y2:g}" {stroke}{dashes}/>\n<path d="{heads}" {stroke}/>'
+    heads, dashes = [point(x2, y2, right, down)], ""
+    x2, y2 = x2 - right, y2 - down
+    if both:
+        heads, dashes = [*heads, point(x1, y1, -right, -down)], ' stroke-dasharray="4 3"'
+        x1, y1 = x1 + right, y1 + down
+    line = f'd="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"'
+    return "\n".join([f'<path {line} stroke="{color}" stroke-width="{width:g}"{dashes}/>', *heads])
 
 
 def group(x, y, *shapes):
@@ -73,7 +74,8 @@ def group(x, y, *shapes):
 
 def page(height, title, subtitle, *shapes):
     """A whole SVG file: shapes on a white card, so that they read as well in a dark notebook."""
-    frame = f'width="{PAGE}" height="{height}" viewBox="0 0 {PAGE} {height}"'
+    # As wide as the page or the notebook's cell, whichever is less.
+    frame = f'width="{PAGE}" style="max-width: 100%; height: auto" viewBox="0 0 {PAGE} {height}"'
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" {frame} font-family="{FONT}" role="img">',
         f"<title>{escape(title)}</title>",
@@ -101,47 +103,54 @@ def draw_driver(once):
         *[box(x, 72, width, 28, text, WEIGHTS, WEIGHTS, bold=True) for x, text, width in chips])
 
 
+def draw_worker(x):
+    """A Python worker of an executor, centred on `x`, and the network that it builds from the weights."""
+    return group(
+        x - 40, 66, arrow(40, 0, 40, 18), box(0, 20, 80, 74),
+        caption(40, 39, "Python", anchor="middle"), caption(40, 55, "worker", anchor="middle"),
+        box(5, 64, 70, 24, "network", NETWORK, NETWORK))
+
+
 def draw_executor(x, number, copies):
-    """An executor, the weights it receives `copies` times, and two Python workers that build the network."""
-    received = f"{copies:,g} × {name_size(WEIGHT_BYTES)}"
-    pile = [box(10 + 3 * n, 36 - 3 * n, 168 - 6 * n, 28, fill=WEIGHTS, edge=WHITE) for n in (2, 1) if copies > 1]
-    workers = [[arrow(x, 66, x, 84), box(x - 40, 86, 80, 74, "Python\nworker\n"),
-                box(x - 35, 130, 70, 24, "network", NETWORK, NETWORK)] for x in (50, 138)]
+    """An executor, the weights that it receives `copies` times, and its two Python workers."""
+    depths = (2, 1, 0) if copies > 1 else (0,)  # a pile, from the bottom up
+    pile = [box(10 + 3 * depth, 36 - 3 * depth, 168 - 6 * depth, 28, "" if depth else
+                f"{copies:,g} × {name_size(WEIGHT_BYTES)}", WEIGHTS, WHITE, bold=True) for depth in depths]
     return group(
         x, 222, box(0, 0, 188, 170, fill=SOFT), caption(12, 24, f"Executor {number}", STRONG, bold=True),
-        *pile, box(10, 36, 168, 28, received, WEIGHTS, WHITE, bold=True), *sum(workers, []))
+        *pile, draw_worker(50), draw_worker(138))
 
 
-def draw_half(x, title, once, sender, senders, notes, color):
-    """One half of the broadcast diagram, with or without it, down to the bytes received."""
+def draw_half(x, once, title, color, count, unit, *notes):
+    """One half of the broadcast diagram: the way of the weights, then their bytes for `count` copies."""
     if once:
-        ways = [arrow(70, 110, 70, 219), arrow(374, 110, 374, 219), arrow(198, 146, 150, 219, WEIGHTS, 5),
-                arrow(246, 146, 294, 219, WEIGHTS, 5), arrow(199, 272, 245, 272, WEIGHTS, 2.5, both=True)]
+        ways = [arrow(70, 110, 70, 220), arrow(374, 110, 374, 220), arrow(198, 146, 150, 220, WEIGHTS, 5),
+                arrow(246, 146, 294, 220, WEIGHTS, 5), arrow(196, 272, 248, 272, WEIGHTS, 2.5, both=True)]
     else:
-        ways = [arrow(way, 146, way, 219, WEIGHTS, 5) for way in (70, 162, 254, 374)]
+        ways = [arrow(task, 146, task, 220, WEIGHTS, 5) for task in (70, 162, 254, 374)]
     copies = 1 if once else TASKS / EXECUTORS
     return group(
-        x, 92, box(0, 0, 444, 480), caption(16, 30, title, 18, color, bold=True), draw_driver(once),
+        x, 92, box(0, 0, 444, 490), caption(16, 30, title, 18, color, bold=True), draw_driver(once),
         draw_executor(16, 1, copies), draw_executor(240, 2, copies), *ways,
-        *[caption(222, 416 + 20 * row, note, color=QUIET, anchor="middle") for row, note in enumerate(notes)],
-        caption(16, 466, f"{senders:,} {sender} × {name_size(WEIGHT_BYTES)} =", STRONG),
-        caption(428, 466, name_size(senders * WEIGHT_BYTES), TITLE, color, bold=True, anchor="end"))
+        *[caption(222, 415 + 20 * row, note, color=QUIET, anchor="middle") for row, note in enumerate(notes)],
+        caption(258, 472, f"{count:,} {unit} × {name_size(WEIGHT_BYTES)} =", STRONG, anchor="end"),
+        caption(266, 472, name_size(count * WEIGHT_BYTES), TITLE, color, bold=True))
 
 
 def draw_broadcast():
     """What a Spark broadcast saves: weights sent once per executor instead of in every task."""
-    network = "EfficientNet-Lite0 cut before its classifier"
     return page(
-        612, "What a Spark broadcast saves",
-        f"{network}: {PARAMETERS / 1e6:.1f} million float32 weights = {name_size(WEIGHT_BYTES)}",
-        draw_half(MARGIN, "Without: in every task", False, "tasks", TASKS,
-                  ["JSON + weights → network, again in every task"], BAD),
-        draw_half(492, "Broadcast: once per executor", True, "executors", EXECUTORS,
-                  ["JSON + weights → network, once per Python worker",
-                   "executors also pass blocks to each other, torrent-like"], GOOD),
-        # pyspark 3.5, rdd.py, _prepare_for_python_RDD: said here, for a reader who knows it would object.
-        caption(PAGE / 2, 596, "PySpark 3.5 itself broadcasts a closure over 1 MiB, yet every task unpickles it: "
-                f"{name_size(TASKS * WEIGHT_BYTES)} decoded, not sent.", color=QUIET, anchor="middle"))
+        622, "What a Spark broadcast saves",
+        f"EfficientNet-Lite0 cut before its classifier: {PARAMETERS / 1e6:.1f} million float32 weights = "
+        f"{name_size(WEIGHT_BYTES)}",
+        draw_half(MARGIN, False, "Without a broadcast: in every task", BAD, TASKS, "tasks",
+                  "JSON + weights → network, again in every task", f"the same bytes, {TASKS:,} times over"),
+        draw_half(492, True, "With a broadcast: once per executor", GOOD, EXECUTORS, "executors",
+                  "JSON + weights → network, once per Python worker",
+                  "executors also pass blocks to each other, torrent-like"),
+        # pyspark 3.5, rdd.py, _prepare_for_python_RDD: said because it changes what "without" costs.
+        caption(PAGE / 2, 606, "PySpark 3.5 itself broadcasts a closure over 1 MiB, yet every task unpickles "
+                f"it: {name_size(TASKS * WEIGHT_BYTES)} decoded, not sent.", color=QUIET, anchor="middle"))
 
 
 DIAGRAMS = {"broadcast": draw_broadcast}
