@@ -1,5 +1,5 @@
 # Every target makes the virtual environment it needs; a second call installs nothing.
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 VENV := .venv
 RUN := data/output/local
 export JUPYTER_PREFER_ENV_PATH = 1

@@ -54,7 +54,7 @@ def check_backbone(backbone):
         lowered = {name.lower(): name for name in known}
         near = difflib.get_close_matches(str(backbone).lower(), lowered, n=3) or lowered
         names = ", ".join(lowered[name] for name in near)
-        raise ValueError(f"backbone is {backbone!r}, expected a network's name such as {names}: correct it")
+        raise ValueError(f"{backbone!r} is unknown, expected a network's name such as {names}: correct it")
 
 
 def _build_application(backbone, weights):
@@ -138,8 +138,8 @@ def fold_batch_norm(model):
         config = layer.get_config()
         return layer.__class__.from_config(config | {"use_bias": True} if layer.name in pairs else config)
 
-    def call_layer(layer, inputs, **options):
-        return inputs if layer.name in norms else layer(inputs, **options)
+    def call_layer(layer, *inputs, **options):
+        return inputs[0] if layer.name in norms else layer(*inputs, **options)
 
     folded = keras.models.clone_model(model, clone_function=clone_layer, call_function=call_layer)
     for layer in model.layers:

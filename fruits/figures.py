@@ -93,7 +93,8 @@ def draw_two_components(labels, scores, variance_ratio):
     axis.set(xlabel=f"first component ({shares[0]:.1f} % of variance)")
     axis.set(ylabel=f"second component ({shares[1]:.1f} % of variance)")
     others = f", the {LABELS_NAMED} most frequent named" if len(kinds) > LABELS_NAMED else ""
-    axis.set_title(f"Two components hold {shares[0] + shares[1]:.1f} % of the variance of {len(kinds)} labels{others}")
+    held = shares[0] + shares[1]
+    axis.set_title(f"Two components hold {held:.1f} % of the variance of {len(kinds)} labels{others}")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return figure
 

@@ -39,8 +39,8 @@ def _is_candidate(name, value):
 def _complain_unknown(name):
     """Say that a parameter is unknown, and which one may be meant."""
     near = difflib.get_close_matches(name.lower(), RULES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(RULES)}"
-    return f"{name!r} is unknown: {hint}. Correct or remove it in the params file"
+    hint = f"{near[0]} may be meant" if near else f"expected one of {', '.join(RULES)}"
+    return f"{name!r} is unknown, {hint}: correct or remove it in the params file"
 
 
 def _complain_wrong(name, value):
@@ -89,7 +89,7 @@ def _is_writable(path):
         storage.write_bytes(probe, b"")
         storage.delete_file(probe)
     except OSError as error:
-        raise ValueError(f"{path!r} cannot be written ({error}): choose another folder, or give rights on it") from error
+        raise ValueError(f"{path!r} cannot be written ({error}): choose another folder or give rights on it") from None
     return True
 
 
