@@ -60,10 +60,14 @@ def draw_variance(pca, k, variance_kept):
     right.axvline(k, color=COLOURS[4], linestyle="--", linewidth=1)
     right.plot(k, cumulated[k - 1], "o", color=COLOURS[4])
     right.annotate(
-        f"k = {k}\n{cumulated[k - 1]:.1f} %", (k, cumulated[k - 1]), (12, -34), textcoords="offset points",
+        f"k = {k}\n{cumulated[k - 1]:.1f} %",
+        (k, cumulated[k - 1]),
+        (12, -34),
+        textcoords="offset points",
         color=COLOURS[4],
-    )  # fmt: skip
-    right.set(xlabel="components kept", ylabel="variance explained, cumulated (%)", ylim=(0, 103), xlim=(0, shown + 0.5))
+    )
+    right.set(xlabel="components kept", ylabel="variance explained, cumulated (%)")
+    right.set(xlim=(0, shown + 0.5), ylim=(0, 103))
     asked = f"({100 * variance_kept:g} % asked for)"
     right.set_title(f"{k:,} of {len(shares):,} keep {cumulated[k - 1]:.1f} % {asked}")
     return figure

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -59,9 +60,9 @@ def explain_skip(path, length):
     path: below the folder read. length: bytes. The rule for names is Spark's own (HadoopFSUtils.
     shouldFilterOutPathName), the one for empty files that of its file scan.
     """
-    for name in path.split("/"):
-        hidden = name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
-        if hidden and not name.startswith(("_metadata", "_common_metadata")):
+    *folders, file = path.split("/")
+    for name in [*(name for name in folders if not name.startswith(("_metadata", "_common_metadata"))), file]:
+        if name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_"):
             return f"hidden file: Spark skips names such as {name!r}, which begin with . or _; rename it"
     if length == 0:
         return "empty file: 0 bytes"
@@ -70,10 +71,11 @@ def explain_skip(path, length):
     return None
 
 
-def gather_rejected(outcomes, listing):
+def gather_rejected(pictures, outcomes, listing):
     """Gather every picture that gave no features, with the reason.
 
-    outcomes: DataFrame with path and reason (null where featurized), a row for each file that Spark read.
+    pictures: DataFrame that binaryFile made. outcomes: DataFrame with path and reason (null where featurized), a row
+    for each file that Spark could read.
     listing: Survey of the same folder.
     Returns a DataFrame (path, reason): refused by a worker, skipped by Spark, or not readable.
     """
@@ -82,8 +84,9 @@ def gather_rejected(outcomes, listing):
     rejected = outcomes.where("reason IS NOT NULL").select("path", "reason").unionByName(skipped)
     if outcomes.count() + len(listing.skipped) >= listing.found:
         return rejected
-    # Rare, so the names of all files are gathered on the driver only then.
-    listed = spark.createDataFrame([(path,) for path, _ in storage.list_files(listing.folder)], "path string")
+    # Rare, so only then does the driver gather every name. These addresses are quoted, unlike binaryFile's paths.
+    addresses = (unquote(address).replace("file:///", "file:/", 1) for address in pictures.inputFiles())
+    listed = spark.createDataFrame([(address,) for address in addresses], "path string")
     unread = listed.join(outcomes.select("path"), "path", "left_anti").join(skipped, "path", "left_anti")
     return rejected.unionByName(unread.withColumn("reason", F.lit(NOT_READABLE)))
 

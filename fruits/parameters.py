@@ -2,6 +2,8 @@
 
 import difflib
 
+import pyarrow
+
 from fruits import backbones, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
@@ -49,6 +51,8 @@ def _complain_wrong(name, value):
     try:
         if is_right(value):
             return None
+    except (OSError, pyarrow.ArrowInvalid) as error:  # a storage that does not answer, or that is unknown
+        return f"{name} is {value!r}, expected {expected} ({error}): correct it in the params file"
     except ValueError as error:
         return f"{name}: {error}"
     return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: correct it in the params file"
@@ -77,12 +81,12 @@ def _is_count(value):
 
 def _is_picture_folder(path):
     """Say whether pictures can be looked for in a folder."""
-    return isinstance(path, str) and storage.is_folder(storage.resolve(path))
+    return isinstance(path, str) and path != "" and storage.is_folder(storage.resolve(path))
 
 
 def _is_writable(path):
     """Say whether a folder can be written, by writing: rights, full disks and missing buckets all show."""
-    if not isinstance(path, str):
+    if not isinstance(path, str) or path == "":  # resolve("") is the project's own folder
         return False
     probe = f"{storage.resolve(path)}/.can-be-written"
     try:
@@ -112,7 +116,7 @@ RULES = {
     "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),
     "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),
     "batch_size": (_is_count, "a whole number from 1 on"),
-    "seed": (lambda seed: seed == 0 or _is_count(seed), "a whole number from 0 on"),
+    "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),
     "spark_master": (lambda master: isinstance(master, str) and master != "", 'an address such as "local[*]"'),
 }

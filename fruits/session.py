@@ -19,6 +19,7 @@ def start_spark(master="local[*]", app_name="fruits"):
     master: "local[n]" for n cores, "local[*]" for all of them, or the address of a standalone cluster.
     """
     os.environ["JAVA_HOME"] = find_java_home()
+    os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java cannot open a file with an accent in its name
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
     memory = choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     builder = (
@@ -26,6 +27,8 @@ def start_spark(master="local[*]", app_name="fruits"):
         .appName(app_name)
         .config("spark.driver.memory", f"{memory}m")
         .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={LOGGING.as_uri()}")
+        # Hadoop's default adds a checksum file to each file, and cannot open a name with a colon in it.
+        .config("spark.hadoop.fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem")
         .config("spark.driver.host", "127.0.0.1")  # a laptop's own name often has no address
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")

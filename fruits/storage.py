@@ -36,10 +36,14 @@ def list_files(folder):
     pending = [root]
     while pending:
         for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(pending.pop())):
+            try:
+                path = entry.path
+            except UnicodeDecodeError as error:
+                raise ValueError(f"the name {error.object!r} is not UTF-8, which Spark wants: rename it") from None
             if entry.type == pyarrow.fs.FileType.Directory:
-                pending.append(entry.path)
-            else:
-                yield prefix + entry.path, entry.size
+                pending.append(path)
+            elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
+                yield prefix + path, entry.size
 
 
 def is_folder(path):

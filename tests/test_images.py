@@ -1,0 +1,412 @@
+"""Pictures of every kind turned into pixels as a person sees them, or refused with a reason; no file left uncounted."""
+
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fruits import images
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+QUADRANTS = np.uint8([[RED, GREEN], [BLUE, WHITE]])
+LOSSLESS = {"PNG": {}, "GIF": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
+LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "AVIF": {"quality": 95}}
+OPPOSITE = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
+OBSCURE = re.compile(r"0x[0-9a-f]{4}|<[_a-zA-Z]|object at|Traceback|\n")  # what only a programmer understands
+EXIF_SIDES = {  # orientation: where the first row and the first column are seen (Exif 2.32, tag 274)
+    1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+    5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+}  # fmt: skip
+READER_OPTIONS = dict.fromkeys(("recursiveFileLookup", "ignoreMissingFiles", "ignoreCorruptFiles"), "true")
+
+
+def enlarge(colours, height=8, width=12):
+    """Paint each colour of a grid as a block of height x width pixels."""
+    return np.asarray(colours, np.uint8).repeat(height, axis=0).repeat(width, axis=1)
+
+
+def write_png(width, height, depth, colour, rows):
+    """Write a PNG by hand (ISO 15948), row by row, so that a huge one takes no memory."""
+    squeeze = zlib.compressobj(9)
+    data = b"".join(squeeze.compress(b"\0" + bytes(row)) for row in rows) + squeeze.flush()
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def write_black_png(side):
+    """Write a square, black PNG of one bit a pixel."""
+    return write_png(side, side, 1, 0, (bytes((side + 7) // 8) for _ in range(side)))
+
+
+def decode_whole(content, pixels):
+    """Decode a picture at the size of these pixels, so that nothing is resized."""
+    decoded = images.decode(content, np.shape(pixels)[:2])
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (*np.shape(pixels)[:2], 3)
+    return decoded.astype(int)
+
+
+def try_to_decode(content):
+    """Give the pixels of a picture at 8 x 8 and no reason, or no pixels and the reason."""
+    try:
+        return images.decode(content, (8, 8)), None
+    except images.RefusedPicture as refusal:
+        return None, str(refusal)
+
+
+def refuse(content):
+    """Give the reason why a picture is refused, which must be a sentence for a person."""
+    pixels, reason = try_to_decode(content)
+    assert pixels is None
+    assert len(reason) > 10
+    assert not OBSCURE.search(reason), reason
+    return reason
+
+
+def read_with_spark(spark, folder):
+    """Read a folder as the notebook does, with a label and no reason."""
+    pictures = spark.read.format("binaryFile").options(**READER_OPTIONS).load(str(folder))
+    label = "element_at(split(path, '/'), -2) AS label"
+    return pictures.selectExpr("path", "content", label, "CAST(null AS string) AS reason")
+
+
+@pytest.mark.parametrize("picture_format", [*LOSSLESS, *LOSSY])
+def test_every_format_gives_its_pixels(encode_picture, picture_format):
+    pixels = enlarge(QUADRANTS)
+    content = encode_picture(pixels, picture_format, **(LOSSLESS | LOSSY)[picture_format])
+    tolerance = 0 if picture_format in LOSSLESS else 8
+    assert abs(decode_whole(content, pixels) - pixels)[4::8, 6::12].max() <= tolerance
+
+
+@pytest.mark.parametrize("picture_format", [*LOSSLESS, *LOSSY])
+@pytest.mark.parametrize("size", [(8, 8), (5, 9)])
+def test_a_picture_of_one_pixel_fills_the_size_asked(encode_picture, picture_format, size):
+    content = encode_picture(np.uint8([[RED]]), picture_format, **(LOSSLESS | LOSSY)[picture_format])
+    decoded = images.decode(content, size)
+    assert decoded.shape == (*size, 3)
+    assert abs(decoded.astype(int) - RED).max() <= 8
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
+def test_greyscale_gives_three_equal_colours(encode_picture, picture_format):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    decoded = decode_whole(encode_picture(grey, picture_format, quality=100), grey)
+    assert abs(decoded - grey[..., None]).max() <= 2
+
+
+def test_one_bit_gives_black_and_white():
+    content = write_png(8, 2, 1, 0, [[0b10110001], [0b01001110]])
+    expected = 255 * np.array([[1, 0, 1, 1, 0, 0, 0, 1], [0, 1, 0, 0, 1, 1, 1, 0]])
+    np.testing.assert_array_equal(decode_whole(content, expected), np.stack([expected] * 3, axis=-1))
+
+
+@pytest.mark.parametrize(("transparency", "expected"), [
+    (None, [RED, GREEN, BLUE]),
+    (0, [WHITE, GREEN, BLUE]),
+    (bytes([255, 0, 128]), [RED, WHITE, (127, 127, 255)]),
+])  # fmt: skip
+def test_a_palette_gives_its_colours_and_white_where_it_is_transparent(encode_picture, transparency, expected):
+    picture = Image.fromarray(np.uint8([[0, 1, 2]]), "P")
+    picture.putpalette(RED + GREEN + BLUE)
+    options = {} if transparency is None else {"transparency": transparency}
+    assert abs(decode_whole(encode_picture(picture, "PNG", **options), [expected]) - [expected]).max() <= 1
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "TIFF"])
+def test_cmyk_gives_the_colours_of_its_inks(encode_picture, picture_format):
+    inks = np.uint8([[(0, 255, 255, 0), (255, 0, 255, 0)], [(255, 255, 0, 0), (0, 0, 0, 0)]])
+    picture = Image.fromarray(enlarge(inks), "CMYK")
+    decoded = decode_whole(encode_picture(picture, picture_format), enlarge(QUADRANTS))
+    assert abs(decoded[4::8, 6::12] - QUADRANTS).max() <= 8
+
+
+@pytest.mark.parametrize(("picture_format", "kind"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", "<i4")])
+def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(encode_picture, picture_format, kind):
+    deep = np.arange(0, 65_536, 64, dtype=kind).reshape(32, 32)
+    expected = np.stack([(deep / 257).round()] * 3, axis=-1)
+    np.testing.assert_array_equal(decode_whole(encode_picture(deep, picture_format), expected), expected)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4)], ids=["RGB", "RGBA"])
+def test_sixteen_bit_colours_are_scaled(colour, channels):
+    deep = np.linspace(0, 65_535, 16 * 16 * channels).astype(">u2").reshape(16, 16, channels)
+    deep[..., 3:] = 65_535
+    expected = deep[..., :3] / 257
+    content = write_png(16, 16, 16, colour, (row.tobytes() for row in deep))
+    assert abs(decode_whole(content, expected) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("mode", "pixel", "expected"), [
+    ("RGBA", (255, 0, 0, 0), WHITE),
+    ("RGBA", (255, 0, 0, 255), RED),
+    ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
+    ("LA", (100, 255), (100, 100, 100)),
+    ("LA", (0, 0), WHITE),
+    ("LA", (0, 128), (127, 127, 127)),
+])  # fmt: skip
+def test_transparency_shows_a_white_ground(encode_picture, mode, pixel, expected):
+    decoded = decode_whole(encode_picture(Image.new(mode, (4, 4), pixel), "PNG"), np.empty((4, 4)))
+    assert abs(decoded - expected).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", EXIF_SIDES)
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
+def test_a_picture_is_turned_as_its_exif_says(encode_picture, picture_format, orientation):
+    stored = np.empty_like(QUADRANTS)
+    first_row, first_column = EXIF_SIDES[orientation]
+    for row, side in enumerate((first_row, OPPOSITE[first_row])):
+        for column, other_side in enumerate((first_column, OPPOSITE[first_column])):
+            sides = {side, other_side}
+            stored[row, column] = QUADRANTS[int("bottom" in sides), int("right" in sides)]
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = LOSSY["JPEG"] if picture_format == "JPEG" else {}
+    decoded = images.decode(encode_picture(enlarge(stored, 16, 24), picture_format, exif=exif, **options), (16, 16))
+    assert abs(decoded[4::8, 4::8].astype(int) - QUADRANTS).max() <= 12
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0not a header", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning", "ignore:Truncated File Read:UserWarning")
+def test_damaged_exif_does_not_cost_the_picture(encode_picture, exif):
+    pixels = enlarge(QUADRANTS)
+    decoded = decode_whole(encode_picture(pixels, "JPEG", exif=exif, **LOSSY["JPEG"]), pixels)
+    assert abs(decoded - pixels)[4::8, 6::12].max() <= 8
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_as_if_decoded_whole(encode_picture, orientation):
+    row, column = np.mgrid[0:1500, 0:2000] / 100
+    pixels = (127 + 120 * np.stack([np.sin(row), np.cos(column), np.sin(row + column)], axis=-1)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    upright = np.rot90(pixels, -1) if orientation == 6 else pixels  # stored a quarter turn too far to the left
+    plain = np.asarray(Image.fromarray(upright).resize((160, 120), Image.Resampling.BICUBIC), int)
+    decoded = images.decode(encode_picture(pixels, "JPEG", quality=95, exif=exif), (120, 160))
+    assert abs(decoded - plain).mean() < 2
+    assert abs(decoded - plain).max() < 16
+
+
+@pytest.mark.parametrize("picture_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_an_animation_gives_its_first_frame(encode_picture, picture_format):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
+    content = encode_picture(frames[0], picture_format, save_all=True, append_images=frames[1:])
+    assert abs(decode_whole(content, np.empty((16, 16))) - RED).max() <= 8
+
+
+def test_a_phone_jpeg_that_holds_several_pictures_gives_the_first(encode_picture):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE)]
+    content = encode_picture(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert abs(decode_whole(content, np.empty((16, 16))) - RED).max() <= 8
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (b"", r"empty file: 0 bytes"),
+    (b"a banana, in words", r"not a picture: none of JPEG, PNG"),
+    (b"<!DOCTYPE html><html><body>404</body></html>", r"not a picture"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"HEIC.* send it as JPEG"),
+    (b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n", r"not a picture"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", r"not a picture"),
+    (b"\xff\xd8\xff", r"not a picture|damaged or truncated"),
+    (bytes(1000), r"not a picture"),
+], ids=["empty", "text", "HTML", "HEIC", "PDF", "EPS", "three bytes of JPEG", "zeros"])  # fmt: skip
+def test_what_is_not_a_picture_is_refused_with_a_reason(content, reason):
+    assert re.match(reason, refuse(content))
+
+
+def test_a_postscript_picture_starts_no_other_program(monkeypatch, tmp_path):
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    refuse(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("picture_format", [*LOSSLESS, *LOSSY])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_a_truncated_picture_is_refused_with_a_reason(encode_picture, picture_format, share):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    content = encode_picture(noise, picture_format)
+    assert re.match(r"damaged or truncated|not a picture", refuse(content[: int(len(content) * share)]))
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG"])
+def test_the_commonest_formats_are_recognised_even_when_truncated(encode_picture, picture_format):
+    content = encode_picture(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), picture_format)
+    assert refuse(content[:-100]).startswith("damaged or truncated picture: ")
+
+
+def test_floating_point_pixels_are_refused_with_a_remedy(encode_picture):
+    assert "save it with 8 bits" in refuse(encode_picture(np.zeros((4, 4), np.float32), "TIFF"))
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_decompression_bomb_is_refused_with_its_size(side):
+    reason = refuse(write_black_png(side))
+    assert re.match(r"decompression bomb: ", reason)
+    assert f"{side:,}" in reason or f"{side**2}" in reason
+    assert "89 million" in reason or "limit" in reason
+
+
+def test_a_decompression_bomb_takes_no_memory(tmp_path):
+    content = write_black_png(20_000)
+    assert len(content) < 100_000
+    (tmp_path / "bomb.png").write_bytes(content)
+    program = """if True:
+        import pathlib, resource, sys
+        from fruits import images
+        content = pathlib.Path(sys.argv[1]).read_bytes()
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak()
+        try:
+            images.decode(content, (8, 8))
+        except images.RefusedPicture:
+            print(peak() - before)
+    """
+    answer = subprocess.run([sys.executable, "-c", program, tmp_path / "bomb.png"], capture_output=True, text=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(answer.stdout) * unit < 32 * 2**20, answer.stderr
+
+
+@pytest.mark.parametrize("picture_format", [*LOSSLESS, *LOSSY])
+@pytest.mark.filterwarnings("ignore")
+def test_a_header_with_wrong_bytes_gives_pixels_or_a_reason(encode_picture, picture_format):
+    random = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "a phone"
+    options = {"exif": exif} if picture_format in ("JPEG", "PNG", "WEBP", "AVIF") else {}
+    whole = encode_picture(enlarge(QUADRANTS), picture_format, **options)
+    for _ in range(80):
+        content = bytearray(whole)
+        for position in random.integers(2, min(len(whole), 300), random.integers(1, 6)):
+            content[position] = random.integers(0, 256)
+        pixels, reason = try_to_decode(bytes(content))
+        assert pixels.shape == (8, 8, 3) if reason is None else not OBSCURE.search(reason)
+
+
+@pytest.mark.parametrize(("path", "length", "reason"), [
+    ("/Lemon/0_100.jpg", 1, None),
+    ("/Lemon/a_b.c", 1, None),
+    ("/_label=1/0.jpg", 1, None),
+    ("/Lemon/_a=b.jpg", 1, None),
+    ("/_metadata/0.jpg", 1, None),
+    ("/Lemon/0.jpg", images.MAX_BYTES, None),
+    ("/Lemon/.0.jpg", 1, r"hidden .*'.0.jpg'.*rename"),
+    ("/Lemon/_0.jpg", 1, r"hidden .*'_0.jpg'.*rename"),
+    ("/_private/0.jpg", 1, r"hidden .*'_private'.*rename"),
+    ("/.git/a/0.jpg", 1, r"hidden .*'.git'.*rename"),
+    ("/Lemon/0.jpg._COPYING_", 1, r"hidden .*'0.jpg._COPYING_'"),
+    ("/Lemon/_metadata.jpg", 1, r"hidden .*'_metadata.jpg'.*rename"),
+    ("/Lemon/0.jpg", 0, r"empty file: 0 bytes"),
+    ("/Lemon/0.jpg", images.MAX_BYTES + 2**20, r"257 MiB: more than the 256 MiB"),
+])  # fmt: skip
+def test_a_file_that_would_not_be_opened_is_told_with_the_reason(path, length, reason):
+    found = images.explain_skip(path, length)
+    assert found is None if reason is None else re.match(reason, found)
+
+
+def test_spark_reads_exactly_the_names_that_are_not_explained(spark, tmp_path):
+    names = ["a.jpg", ".a.jpg", "_a.jpg", "_a=b.jpg", "_metadata.jpg", "_common_metadata", "a.jpg._COPYING_", "a b"]
+    folders = ["Lemon", "_private", "_label=1", "_metadata", ".git"]
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(b"1")
+    read = {row.path for row in read_with_spark(spark, tmp_path).select("path").collect()}
+    listing = images.survey(str(tmp_path))
+    every = {f"file:{tmp_path}/{folder}/{name}" for folder in folders for name in names}
+    assert listing.found == len(every)
+    assert {path for path, _ in listing.skipped} == every - read
+
+
+def test_a_survey_counts_every_file_and_names_those_that_spark_skips(tmp_path):
+    for path, length in {"a.jpg": 1, "b/c.png": 2, "b/.d": 3, "b/e f.jpg": 0, "_g/h/i.jpg": 4, "j/k.txt": 5}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(bytes(length))
+    (tmp_path / "no file here").mkdir()
+    listing = images.survey(str(tmp_path))
+    assert (listing.folder, listing.found) == (str(tmp_path), 6)
+    skipped = {path: reason.split(":")[0] for path, reason in listing.skipped}
+    root = f"file:{tmp_path}"
+    assert skipped == {f"{root}/b/.d": "hidden file", f"{root}/b/e f.jpg": "empty file",
+                       f"{root}/_g/h/i.jpg": "hidden file"}  # fmt: skip
+
+
+def test_a_hidden_folder_above_the_pictures_hides_nothing(tmp_path):
+    folder = tmp_path / ".cache" / "_photos"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(b"1")
+    listing = images.survey(str(folder))
+    assert (listing.found, listing.skipped) == (1, [])
+
+
+def test_a_folder_without_files_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "Lemon").mkdir()
+    with pytest.raises(ValueError, match=f"images_path '{tmp_path}' holds no file: put pictures there"):
+        images.survey(str(tmp_path))
+
+
+@pytest.fixture
+def three_labels(tmp_path, encode_picture):
+    """Make a folder of three labels with four pictures each, every picture of its own grey."""
+    for number in range(12):
+        path = tmp_path / "pictures" / "ABC"[number // 4] / f"{number % 4}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_picture(np.full((4, 4, 3), 20 * number, np.uint8), "PNG"))
+    return tmp_path / "pictures"
+
+
+def test_examples_are_one_a_label_and_the_same_for_a_seed(spark, three_labels):
+    pictures = read_with_spark(spark, three_labels)
+    examples = images.read_examples(pictures, (8, 6), seed=1)
+    assert [example.label for example in examples] == ["A", "B", "C"]
+    for example in examples:
+        _, label, name = example.path.rsplit("/", 2)
+        assert label == example.label
+        expected = 20 * ("ABC".index(label) * 4 + int(name[0]))
+        np.testing.assert_array_equal(example.pixels, np.full((8, 6, 3), expected))
+    again = images.read_examples(pictures.repartition(5), (8, 6), seed=1)
+    assert [example.path for example in again] == [example.path for example in examples]
+    draws = {tuple(e.path for e in images.read_examples(pictures, (8, 6), seed=seed)) for seed in range(5)}
+    assert len(draws) > 1
+
+
+def test_examples_are_no_more_than_asked_and_leave_out_what_cannot_be_decoded(spark, three_labels):
+    assert len(images.read_examples(read_with_spark(spark, three_labels), (4, 4), count=2)) == 2
+    for path in (three_labels / "B").iterdir():
+        path.write_bytes(b"no picture")
+    examples = images.read_examples(read_with_spark(spark, three_labels), (4, 4))
+    assert [example.label for example in examples] == ["A", "C"]
+
+
+def test_a_file_that_spark_could_not_open_is_named(spark, three_labels):
+    (three_labels / "A" / "empty.png").write_bytes(b"")
+    outcomes = read_with_spark(spark, three_labels).where("path NOT LIKE '%/B/3.png'")
+    rejected = images.gather_rejected(outcomes, outcomes, images.survey(str(three_labels))).collect()
+    reasons = {row.path.removeprefix(f"file:{three_labels}/"): row.reason for row in rejected}
+    assert set(reasons) == {"A/empty.png", "B/3.png"}
+    assert reasons["A/empty.png"].startswith("empty file")
+    assert reasons["B/3.png"].startswith("not readable")
+
+
+def test_a_file_deleted_after_the_survey_is_named(spark, three_labels):
+    outcomes, listing = read_with_spark(spark, three_labels), images.survey(str(three_labels))
+    (three_labels / "C" / "1.png").unlink()
+    rejected = images.gather_rejected(outcomes, outcomes, listing).collect()
+    assert [(row.path, row.reason[:12]) for row in rejected] == [(f"file:{three_labels}/C/1.png", "not readable")]
+
+
+def test_nothing_is_rejected_where_everything_was_featurized(spark, three_labels):
+    outcomes = read_with_spark(spark, three_labels)
+    rejected = images.gather_rejected(outcomes, outcomes, images.survey(str(three_labels)))
+    assert rejected.columns == ["path", "reason"]
+    assert rejected.count() == 0

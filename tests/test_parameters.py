@@ -1,0 +1,213 @@
+"""Parameters checked before anything starts: what was found, what is expected, what to do."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from papermill import inspect_notebook
+
+import fruits
+from fruits import parameters
+
+PROJECT = Path(fruits.__file__).parents[1]
+NOTEBOOK = PROJECT / "notebooks" / "local.ipynb"
+NAMES = {
+    "images_path", "output_path", "backbone", "weights", "variance_kept",
+    "max_components", "batch_size", "seed", "save_csv", "spark_master",
+}  # fmt: skip
+FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruits-360.yaml", "smoke.yaml")]
+NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
+NOT_SHARES = [0, -0.5, 1.0001, 95, float("nan"), float("inf"), "0.95", "95 %", None, True, [0.95]]
+NOT_TEXT = [None, 3, True, ["data/images"], {"path": "data/images"}]
+
+
+@pytest.fixture
+def right(tmp_path):
+    """Make a right set of parameters, whose two folders exist."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "mine.weights.h5").write_bytes(b"weights")
+    return {
+        "images_path": str(tmp_path / "pictures"), "output_path": str(tmp_path / "output"),
+        "backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "max_components": None,
+        "batch_size": 16, "seed": 0, "save_csv": False, "spark_master": "local[*]",
+    }  # fmt: skip
+
+
+def complain(values):
+    """Give the complaints about parameters, one a line, which must be about one parameter each."""
+    with pytest.raises(parameters.ParameterError) as error:
+        parameters.check(values)
+    title, *complaints = str(error.value).splitlines()
+    assert title == "wrong parameters:"
+    assert all(line.startswith("  - ") for line in complaints)
+    return [line.removeprefix("  - ") for line in complaints]
+
+
+@pytest.mark.parametrize("change", [
+    {},
+    {"backbone": "MobileNetV2", "weights": "{}/mine.weights.h5"},
+    {"variance_kept": 1, "max_components": 1, "batch_size": 1, "seed": 12, "save_csv": True},
+    {"variance_kept": 0.001, "max_components": 100_000, "spark_master": "spark://host:7077"},
+    {"output_path": "{}/pictures of fruit"},
+    {"images_path": "{}/pictures/", "output_path": "{}/pictures/../new/deep"},
+])  # fmt: skip
+def test_a_right_set_passes(right, tmp_path, change):
+    change = {name: value.format(tmp_path) if isinstance(value, str) else value for name, value in change.items()}
+    assert parameters.check(right | change) is None
+
+
+def test_what_a_notebook_holds_besides_its_parameters_is_no_parameter(right):
+    surroundings = {"In": [""], "Out": {}, "_": 3, "_ih": [""], "__name__": "__main__", "json": json, "run": complain}
+    parameters.check(right | surroundings)
+
+
+def test_a_second_check_passes_after_other_cells_left_names(right):
+    parameters.check(right)
+    right |= {"cores": 2, "java": "17.0.9", "megabytes": 13.5, "columns": ["a"], "image_path": "x"}
+    parameters.check(right)
+
+
+def test_a_second_check_still_finds_what_became_wrong(right):
+    parameters.check(right)
+    right |= {"cores": 2, "batch_size": 0}
+    assert [re.match(r"batch_size is 0", line) is not None for line in complain(right)] == [True]
+
+
+def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
+    for _ in range(2):
+        assert complain(right | {"batchsize": 3}) == complain(right | {"batchsize": 3})
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    *(("images_path", value, "the path of a folder that exists") for value in [*NOT_TEXT, "", "data/no such folder"]),
+    *(("images_path", value, "the path of a folder that exists") for value in ["pyproject.toml", "local.invalid://a"]),
+    *(("output_path", value, "the path of a folder") for value in [*NOT_TEXT, ""]),
+    *(("backbone", value, "a network's name, such as EfficientNetLite0") for value in NOT_TEXT),
+    *(("weights", value, '"imagenet", or the path of a file') for value in [*NOT_TEXT, "", "no.h5", "data"]),
+    *(("variance_kept", value, "a number above 0 and up to 1") for value in NOT_SHARES),
+    *(("max_components", value, "a whole number from 1 on, or nothing") for value in NOT_COUNTS),
+    *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
+    *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
+    *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
+    *(("spark_master", value, 'an address such as "local[*]"') for value in [*NOT_TEXT, ""]),
+])  # fmt: skip
+def test_a_wrong_value_is_refused_with_what_was_found_and_expected(right, name, value, expected):
+    (complaint,) = complain(right | {name: value})
+    assert complaint.startswith(name)
+    assert str(value) in complaint
+    assert f"expected {expected}" in complaint
+    assert re.search(r"correct it|choose another|rename|set ", complaint)
+
+
+def test_every_parameter_has_wrong_values_above():
+    marks = test_a_wrong_value_is_refused_with_what_was_found_and_expected.pytestmark
+    assert {case[0] for mark in marks for case in mark.args[1]} == set(parameters.RULES) == NAMES
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [("mobilenetv2", "MobileNetV2"), ("RestNet50", "ResNet50")])
+def test_an_unknown_backbone_is_refused_with_the_nearest_names(right, wrong, meant):
+    (complaint,) = complain(right | {"backbone": wrong})
+    assert re.match(rf"backbone.*'{wrong}'.*expected .*\b{meant}\b.*: correct it", complaint)
+
+
+def test_an_output_that_cannot_be_written_is_refused_with_the_reason(right, tmp_path):
+    (tmp_path / "a file").write_text("in the way")
+    path = f"{tmp_path}/a file/output"
+    (complaint,) = complain(right | {"output_path": path})
+    assert re.match(rf"output_path:? {path!r} cannot be written \(", complaint)
+    assert re.search(r"\): choose another folder,? or give rights on it$", complaint)
+
+
+def test_a_storage_that_does_not_answer_is_a_complaint_like_others(right, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    complaints = complain(right | {"images_path": "s3://bucket/pictures", "batch_size": 0})
+    assert [re.match(r"\w+", complaint)[0] for complaint in complaints] == ["images_path", "batch_size"]
+
+
+def test_checking_the_output_leaves_no_file_in_it(right, tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "report.json").write_text("of an earlier run")
+    parameters.check(right)
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize("output", ["pictures", "pictures/output", "pictures/a/../b", "output/../pictures"])
+def test_an_output_inside_the_pictures_is_refused(right, tmp_path, output):
+    (complaint,) = complain(right | {"output_path": f"{tmp_path}/{output}"})
+    assert re.match(r"output_path .* lies inside images_path .*: set output_path elsewhere", complaint)
+
+
+@pytest.mark.parametrize("name", ["images_path", "output_path", "weights"])
+@pytest.mark.parametrize("path", ["data/[1]", "data/*.jpg"])
+def test_a_path_that_spark_reads_as_a_pattern_is_refused_under_its_name(right, name, path):
+    (complaint,) = complain(right | {name: path})
+    assert re.match(rf"{name}.*{re.escape(repr(path))}.*pattern.*rename", complaint)
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [
+    ("image_path", "images_path"), ("IMAGES_PATH", "images_path"), ("batchsize", "batch_size"),
+    ("variance", "variance_kept"), ("n_components", "max_components"), ("save_cvs", "save_csv"),
+])  # fmt: skip
+@pytest.mark.parametrize("value", ["text", 3, None, True])
+def test_an_unknown_name_is_refused_with_the_one_that_is_meant(right, wrong, meant, value):
+    (complaint,) = complain(right | {wrong: value})
+    assert re.match(rf"'{wrong}' is unknown.*\b{meant}\b.*correct or remove it in the params file$", complaint, re.I)
+    assert not any(name in complaint for name in NAMES - {meant, wrong})
+
+
+def test_a_name_like_no_other_is_refused_with_all_that_there_are(right):
+    (complaint,) = complain(right | {"zzz": 1})
+    assert all(name in complaint for name in NAMES)
+
+
+def test_several_faults_are_told_together(right):
+    wrong = {"image_path": "a", "batch_size": "16", "variance_kept": 95, "backbone": "VGG61", "save_csv": 1}
+    complaints = complain(right | wrong)
+    assert len(complaints) == 5
+    for name in wrong:
+        assert any(re.match(rf"'?{name}\b", complaint) for complaint in complaints), name
+
+
+def test_the_notebook_declares_exactly_the_parameters_that_are_checked():
+    declared = inspect_notebook(str(NOTEBOOK))
+    assert set(declared) == set(parameters.RULES) == NAMES
+    assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in declared.values())
+
+
+@pytest.mark.parametrize("path", FOR_THIS_NOTEBOOK, ids=lambda path: path.name)
+def test_a_params_file_holds_only_names_that_the_notebook_declares(path):
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    declared = inspect_notebook(str(NOTEBOOK))
+    assert values
+    assert set(values) <= set(declared)
+    defaults = {name: declared[name]["default"].strip("\"'") for name in values}
+    same = [name for name in values if str(values[name]) == defaults[name]]
+    assert set(same) <= {"images_path", "output_path"}, "a params file holds only what differs from the defaults"
+
+
+@pytest.mark.parametrize("path", FOR_THIS_NOTEBOOK, ids=lambda path: path.name)
+def test_a_params_file_has_right_values(right, path):
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name in ("images_path", "output_path"):
+        assert values.pop(name).startswith("data/")
+    parameters.check(right | values)
+
+
+def test_the_help_of_the_notebook_prints_every_parameter_with_its_type_and_comment():
+    command = [sys.executable, "-m", "papermill", "--help-notebook", NOTEBOOK]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    printed = " ".join(answer.stdout.split())
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    lines = [line.strip() for line in "".join(cell["source"]).splitlines()]
+    assert len(lines) == len(NAMES)
+    for line in lines:
+        name, kind, default, comment = re.fullmatch(r"(\w+): (\w+) = (.+?)  # (.+)", line).groups()
+        assert f"{name}: {kind} (default {default}) {comment}" in printed

