@@ -6,6 +6,7 @@ import inspect
 import socket
 import sys
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def _build_application(backbone, weights):
     height, width = application(weights=None).input_shape[1:3]  # the size it was trained for, which nothing else tells
     pixels = keras.Input((height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1], 3), name="pixels")
     with _explain_download(backbone):
-        return application(weights=weights, input_tensor=preprocess_input(pixels))
+        network = application(weights=weights, input_tensor=preprocess_input(pixels))
+    return keras.Model(pixels, network.output, name=network.name)
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def load_weights(network, path):
     machine or on S3.
     """
     complaints = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):  # the errors say it all
         copy = Path(folder, Path(path).name)  # Keras reads files of this machine only, and goes by their ending
         copy.write_bytes(storage.read_bytes(storage.resolve(path)))
         for model in (network, cut_classifier(network)):

@@ -1,5 +1,6 @@
 """From bytes to feature vectors, on the workers: one pass, one network a worker, a reason for each picture refused."""
 
+import gc
 import sys
 import zipimport
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def load_network(architecture, broadcast_weights):
     _set_threads(TaskContext.get().cpus())
     model = keras.models.model_from_json(architecture)
     model.set_weights(broadcast_weights.value)
+    gc.freeze()  # Spark collects garbage after each task: TensorFlow's objects, 0.2 s to walk, are none
     return backbones.compile_extractor(model), model.input_shape[1:3]
 
 

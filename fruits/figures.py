@@ -36,7 +36,7 @@ def draw_pictures(examples):
         axis.axis("off")
     for axis, example in zip(axes.flat, examples, strict=False):
         axis.imshow(example.pixels)
-        axis.set_title(_shorten(example.label), fontsize=8, loc="center")
+        axis.set_title(_shorten(example.label), fontsize=8, loc="center", parse_math=False)
     count = len(examples)
     figure.suptitle(f"{count} of the pictures, as the network sees them" if count else "No picture could be decoded")
     return figure
@@ -89,17 +89,18 @@ def draw_two_components(labels, scores, variance_ratio):
         named = position < LABELS_NAMED
         colour = COLOURS[position % len(COLOURS)] if named else "#B0B0B0"
         marker = MARKERS[(position // len(COLOURS) + position) % len(MARKERS)] if named else "."
-        axis.scatter(
-            across[is_kind], up[is_kind], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0,
-            label=_shorten(kind) if named else "_others",
-        )  # fmt: skip
+        axis.scatter(across[is_kind], up[is_kind], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0)
     shares = [*(100 * np.asarray(variance_ratio[:2])), 0.0]
     axis.set(xlabel=f"first component ({shares[0]:.1f} % of variance)")
     axis.set(ylabel=f"second component ({shares[1]:.1f} % of variance)")
     others = f", the {LABELS_NAMED} most frequent named" if len(kinds) > LABELS_NAMED else ""
     held = shares[0] + shares[1]
     axis.set_title(f"Two components hold {held:.1f} % of the variance of {len(kinds)} labels{others}")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    # Named here and not in scatter, which hides a label that begins with _ and reads $ as mathematics.
+    names = [_shorten(kind) for kind in kinds[:LABELS_NAMED]]
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
+    for text in axis.legend(axis.collections[: len(names)], names, **beside).get_texts():
+        text.set_parse_math(False)
     return figure
 
 

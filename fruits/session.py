@@ -27,14 +27,24 @@ def start_spark(master="local[*]", app_name="fruits"):
         .appName(app_name)
         .config("spark.driver.memory", f"{memory}m")
         .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={LOGGING.as_uri()}")
-        # Hadoop's default adds a checksum file to each file, and cannot open a name with a colon in it.
-        .config("spark.hadoop.fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem")
         .config("spark.driver.host", "127.0.0.1")  # a laptop's own name often has no address
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         .config("spark.sql.session.timeZone", "UTC")
     )
-    return builder.getOrCreate()
+    spark = builder.getOrCreate()
+    _drop_checksum_files(spark)
+    return spark
+
+
+def _drop_checksum_files(spark):
+    """Make Hadoop neither write nor look for a checksum beside each file of this machine.
+
+    It looks for one by a name that it cannot make where the file's own holds a colon, and so refuses the file.
+    """
+    local = spark._jvm.org.apache.hadoop.fs.FileSystem.getLocal(spark._jsc.hadoopConfiguration())
+    local.setVerifyChecksum(False)
+    local.setWriteChecksum(False)
 
 
 def choose_driver_memory(machine_bytes):

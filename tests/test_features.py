@@ -1,0 +1,171 @@
+"""Features on Spark's workers against plain Keras in one process; bad pictures; one network a worker."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pyspark.sql.functions import pandas_udf
+
+from fruits import backbones, features
+from fruits.tensorflow_setup import keras
+
+PICTURES = Path(features.__file__).parents[1] / "data" / "images"
+PATHS = [
+    PICTURES / label / "0_100.jpg" for label in ("Banana", "Lemon", "Kiwi", "Plum", "Orange", "Fig", "Pear")
+]
+SIZE = (224, 224)
+GARBAGE = b"these bytes are no picture"
+BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+
+@pytest.fixture(scope="module")
+def folded(feature_extractor):
+    return backbones.fold_batch_norm(feature_extractor)
+
+
+@pytest.fixture(scope="module")
+def broadcast_weights(spark, folded):
+    broadcast = spark.sparkContext.broadcast(folded.get_weights())
+    yield broadcast
+    broadcast.unpersist()
+
+
+@pytest.fixture(scope="module")
+def expected(feature_extractor):
+    """Features of PATHS by plain Keras, from pixels that Pillow decodes: float32 (n, 1280)."""
+    return feature_extractor.predict(np.stack([read_pixels(path) for path in PATHS]), verbose=0)
+
+
+@pytest.fixture
+def featurize(spark, folded, broadcast_weights):
+    """Run the UDF: featurize(contents, batch_size=16, partitions=2, counter=None) -> rows in order."""
+    before = spark.conf.get(BATCH_SETTING)
+
+    def run(contents, batch_size=16, partitions=2, counter=None):
+        spark.conf.set(BATCH_SETTING, batch_size)
+        udf = features.make_featurizer(folded.to_json(), broadcast_weights, counter)
+        table = make_table(spark, contents, partitions)
+        rows = table.select("number", udf("content").alias("outcome")).select("number", "outcome.*").collect()
+        return sorted(rows, key=lambda row: row.number)
+
+    yield run
+    spark.conf.set(BATCH_SETTING, before)
+
+
+def make_table(spark, contents, partitions):
+    """Make a table of bytes, (number, content), cut into partitions as given."""
+    rows = [(number, bytearray(content)) for number, content in enumerate(contents)]
+    return spark.createDataFrame(
+        spark.sparkContext.parallelize(rows, partitions), "number long, content binary"
+    )
+
+
+def read_pixels(path):
+    with Image.open(path) as picture:
+        return np.float32(picture.convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC))
+
+
+def assert_same(found, expected, share):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=share * np.abs(expected).max())
+
+
+def test_features_from_the_workers_equal_plain_keras(featurize, expected):
+    rows = featurize([path.read_bytes() for path in PATHS])
+    assert [row.reason for row in rows] == [None] * len(PATHS)
+    assert_same([row.features for row in rows], expected, 1e-4)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_each_picture_keeps_its_own_features_in_any_order(featurize, expected, partitions):
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(PATHS)), 2))
+    rows = featurize([PATHS[number].read_bytes() for number in order], batch_size=4, partitions=partitions)
+    assert_same([row.features for row in rows], expected[order], 1e-4)
+    found = np.array([row.features for row in rows])
+    nearest = np.linalg.norm(found[:, None] - expected, axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, order)
+
+
+def test_features_do_not_depend_on_the_size_of_batches(featurize):
+    contents = [path.read_bytes() for path in PATHS]
+    one, three, sixteen = (
+        np.array([row.features for row in featurize(contents, size, partitions=1)]) for size in (1, 3, 16)
+    )
+    assert_same(three, one, 1e-5)
+    assert_same(sixteen, one, 1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_bad_picture_gives_its_reason_and_the_others_their_features(featurize, expected, batch_size):
+    contents = [path.read_bytes() for path in PATHS]
+    contents[3:3] = [GARBAGE]
+    contents[0:0] = [contents[0][:400]]
+    rows = featurize(contents, batch_size)
+    reasons = [row.reason for row in rows]
+    assert reasons[0].startswith("damaged or truncated picture")
+    assert reasons[4].startswith("not a picture")
+    good = [row.features for row in rows if row.reason is None]
+    assert_same(good, expected, 1e-4)
+    assert [row.features for row in rows if row.reason] == [None, None]
+
+
+def test_a_batch_of_bad_pictures_only_gives_reasons_only(featurize):
+    rows = featurize([GARBAGE, b"", GARBAGE, GARBAGE], batch_size=2)
+    assert [row.features for row in rows] == [None] * 4
+    assert ["empty" in row.reason for row in rows] == [False, True, False, False]
+
+
+def test_no_picture_gives_no_row(featurize):
+    assert featurize([]) == []
+
+
+def test_the_counter_counts_good_and_bad_pictures(spark, featurize):
+    counter = spark.sparkContext.accumulator(0)
+    featurize([PATHS[0].read_bytes(), GARBAGE, PATHS[1].read_bytes()] * 3, batch_size=2, counter=counter)
+    assert counter.value == 9
+
+
+def test_a_batch_is_featurized_without_spark(feature_extractor, expected):
+    extract = backbones.compile_extractor(feature_extractor)
+    frame = features.featurize_batch(
+        pd.Series([GARBAGE, PATHS[0].read_bytes(), PATHS[1].read_bytes()]), extract, SIZE
+    )
+    assert list(frame.columns) == ["features", "reason"]
+    assert frame.features[0] is None
+    assert frame.reason.isna().tolist() == [False, True, True]
+    assert_same(np.stack(frame.features[1:]), expected[:2], 1e-4)
+
+
+def test_the_network_is_built_once_for_each_worker_not_for_each_task(spark, folded, broadcast_weights):
+    architecture = folded.to_json()
+
+    @pandas_udf("worker long, network long, built long")
+    def observe(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        for contents in batches:
+            network = id(features.load_network(architecture, broadcast_weights))
+            built = features.load_network.cache_info().misses
+            yield pd.DataFrame(
+                [(os.getpid(), network, built)] * len(contents), columns=["worker", "network", "built"]
+            )
+
+    table = make_table(spark, [b""] * 8, partitions=8)
+    rows = table.select(observe("content").alias("seen")).select("seen.*").collect()
+    assert len(rows) == 8
+    workers = {row.worker for row in rows}
+    assert os.getpid() not in workers
+    assert len(workers) < 8
+    assert len(set(rows)) == len(workers)
+
+
+def test_a_network_of_keras_applications_gives_on_workers_what_it_gives_here(spark):
+    keras.utils.set_random_seed(3)
+    model = backbones.fold_batch_norm(
+        backbones.cut_classifier(backbones.build_network("MobileNet", weights=None))
+    )
+    broadcast = spark.sparkContext.broadcast(model.get_weights())
+    udf = features.make_featurizer(model.to_json(), broadcast)
+    row = make_table(spark, [PATHS[0].read_bytes()], 1).select(udf("content").alias("outcome")).first()
+    assert_same(row.outcome.features, model.predict(read_pixels(PATHS[0])[None], verbose=0)[0], 1e-5)

@@ -1,0 +1,229 @@
+"""local.ipynb: executed by papermill from elsewhere, its results read without Spark, its text checked."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "local.ipynb"
+IMAGES = ROOT / "data" / "images"
+COMPONENTS = 8  # params/smoke.yaml
+LEFT_BY_SPARK = ("spark-warehouse", "metastore_db", "derby.log")
+CHECK = "parameters.check("
+LOG_LINE = re.compile(
+    r"\bWARN\b|\bERROR\b|\bI0000\b|oneDNN|SLF4J|log4j|tensorflow/c|cuda|Setting default log level", re.I
+)
+
+
+def run_papermill(notebook, executed, *options):
+    """Run a notebook as a person does in a terminal, in a folder of its own, outside the project."""
+    folder = executed.parent / "elsewhere"
+    folder.mkdir()
+    command = [sys.executable, "-m", "papermill", notebook, executed, *options]
+    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return answer, folder
+
+
+def get_outputs(notebook, name):
+    """Get the texts that a notebook wrote to one stream."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.output_type == "stream" and output.name == name]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One run of the notebook, with its check of the parameters once more at its end."""
+    folder = tmp_path_factory.mktemp("smoke")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (check,) = [cell.source for cell in notebook.cells if CHECK in cell.source]
+    notebook.cells.append(nbformat.v4.new_code_cell(check))
+    nbformat.write(notebook, folder / "local.ipynb")
+    options = ["-f", ROOT / "params" / "smoke.yaml", "-p", "output_path", folder / "output"]
+    answer, elsewhere = run_papermill(folder / "local.ipynb", folder / "out.ipynb", *options)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return SimpleNamespace(
+        output=folder / "output",
+        executed=nbformat.read(folder / "out.ipynb", as_version=4),
+        elsewhere=elsewhere,
+        report=json.loads((folder / "output" / "report.json").read_text()),
+        features=pq.read_table(folder / "output" / "features"),
+        projection=pq.read_table(folder / "output" / "projection"),
+    )
+
+
+@pytest.fixture(scope="module")
+def source():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def count_pictures():
+    return sum(len(files) for _, _, files in os.walk(IMAGES))
+
+
+def stack(table, column):
+    return np.stack(table.column(column).to_pylist()).astype(float)
+
+
+def test_every_cell_ran_without_an_error_even_the_check_twice(smoke):
+    cells = [cell for cell in smoke.executed.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert CHECK in cells[-1].source
+
+
+def test_no_cell_shows_a_log_line(smoke):
+    assert get_outputs(smoke.executed, "stderr") == []
+    text = "".join(get_outputs(smoke.executed, "stdout"))
+    assert text
+    assert not LOG_LINE.search(text)
+
+
+def test_the_features_are_a_table_of_every_picture(smoke):
+    schema = smoke.features.schema
+    assert schema.names == ["path", "label", "length", "modificationTime", "features"]
+    assert [schema.field(name).type for name in ("path", "label", "length")] == [
+        pa.string(),
+        pa.string(),
+        pa.int64(),
+    ]
+    assert pa.types.is_timestamp(schema.field("modificationTime").type)
+    assert schema.field("features").type.value_type == pa.float32()
+    assert stack(smoke.features, "features").shape == (count_pictures(), 1280)
+    rows = smoke.features.select(["path", "label", "length"]).to_pylist()
+    found = {(row["path"].removeprefix("file:"), row["label"], row["length"]) for row in rows}
+    assert found == {(str(path), path.parent.name, path.stat().st_size) for path in IMAGES.glob("*/*")}
+
+
+def test_the_features_equal_plain_keras_in_this_process(smoke, feature_extractor):
+    chosen = smoke.features.take([0, 100, 200])
+    pixels = []
+    for path in chosen.column("path").to_pylist():
+        with Image.open(path.removeprefix("file:")) as picture:
+            pixels.append(np.float32(picture.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)))
+    expected = feature_extractor.predict(np.stack(pixels), verbose=0)
+    np.testing.assert_allclose(stack(chosen, "features"), expected, atol=1e-4 * expected.max())
+
+
+def test_the_rejected_are_a_table_of_reasons(smoke):
+    rejected = pq.read_table(smoke.output / "rejected")
+    assert rejected.schema.names == ["path", "reason"]
+    assert rejected.schema.types == [pa.string(), pa.string()]
+    assert rejected.num_rows == 0
+
+
+def test_the_projection_is_numpys_pca_of_the_features(smoke):
+    assert smoke.projection.schema.names == ["path", "label", "pca"]
+    features = smoke.features.sort_by("path")
+    projection = smoke.projection.sort_by("path")
+    assert projection.column("path").equals(features.column("path"))
+    values = stack(features, "features")
+    left, singular, _ = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
+    expected = (left * singular)[:, :COMPONENTS]
+    found = stack(projection, "pca")
+    assert found.shape == expected.shape
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found * signs, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_the_csv_holds_the_projection_with_a_column_for_each_component(smoke):
+    parts = sorted((smoke.output / "projection_csv").glob("*.csv"))
+    table = pd.concat(map(pd.read_csv, parts)).sort_values("path")
+    assert list(table.columns) == ["path", "label", *(f"pca_{number}" for number in range(1, COMPONENTS + 1))]
+    expected = smoke.projection.sort_by("path")
+    assert table.path.tolist() == expected.column("path").to_pylist()
+    np.testing.assert_allclose(table.iloc[:, 2:], stack(expected, "pca"), rtol=1e-5)
+
+
+def test_the_model_and_the_figures_are_there(smoke):
+    assert (smoke.output / "pca" / "metadata").is_dir()
+    pictures = sorted((smoke.output / "figures").iterdir())
+    assert [path.name for path in pictures] == ["pictures.png", "two_components.png", "variance.png"]
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert np.asarray(picture).std() > 5
+
+
+def test_the_report_accounts_for_every_picture(smoke):
+    report = smoke.report
+    assert (
+        report["images_found"] == report["images_featurized"] + report["images_rejected"] == count_pictures()
+    )
+    assert (report["n_features"], report["n_components"]) == (1280, COMPONENTS)
+    assert (report["backbone"], report["variance_kept"]) == ("EfficientNetLite0", 0.95)
+    assert re.fullmatch("[0-9a-f]{64}", report["weights_sha256"])
+    assert all(seconds >= 0 for seconds in report["seconds"].values())
+    assert {"start Spark", "featurize", "fit the PCA", "project"} <= set(report["seconds"])
+    rate = report["images_featurized"] / report["seconds"]["featurize"]
+    assert report["images_per_second"] == pytest.approx(rate, abs=0.1)
+    assert {"python", "pyspark", "tensorflow", "pillow", "pandas", "pyarrow"} <= set(report["versions"])
+
+
+def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
+    assert list(smoke.elsewhere.iterdir()) == []
+    assert {path.name for path in smoke.output.iterdir()} == {
+        "features", "rejected", "pca", "projection", "projection_csv", "figures", "report.json",
+    }  # fmt: skip
+    assert not [
+        name for name in LEFT_BY_SPARK for folder in (ROOT, ROOT / "notebooks") if (folder / name).exists()
+    ]
+
+
+def test_wrong_and_unknown_parameters_stop_the_run_before_spark(tmp_path):
+    options = ["-p", "output_path", tmp_path / "output", "-p", "variance_kept", "2", "-p", "image_path", "x"]
+    answer, _ = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", *options)
+    assert answer.returncode != 0
+    assert "variance_kept is 2 (int), expected a number above 0 and up to 1" in answer.stderr
+    assert re.search("'image_path' is unknown.*images_path", answer.stderr)
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert not [text for text in get_outputs(executed, "stdout") if "Spark" in text]
+
+
+# --- The notebook as it lies in git ------------------------------------------------------------------------
+
+
+def test_the_notebook_is_stored_without_results(source):
+    code = [cell for cell in source.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert source.metadata.kernelspec.name == "python3"
+    nbformat.validate(source)
+
+
+def test_about_half_of_the_cells_explain(source):
+    share = sum(cell.cell_type == "markdown" for cell in source.cells) / len(source.cells)
+    assert 0.45 <= share <= 0.60
+
+
+def test_cells_are_short_and_so_are_their_lines(source):
+    for cell in source.cells:
+        lines = cell.source.splitlines()
+        assert 1 <= len(lines) <= 20
+        limit = 110 if cell.cell_type == "code" else 120  # a page wraps text; code would scroll
+        assert [line for line in lines if len(line) > limit] == []
+
+
+def test_no_function_is_defined_in_the_notebook_and_no_cell_is_there_twice(source):
+    code = [cell.source for cell in source.cells if cell.cell_type == "code"]
+    assert not [text for text in code if re.search(r"^\s*(async def|def|class)\b", text, re.M)]
+    texts = [cell.source.strip() for cell in source.cells]
+    assert len(set(texts)) == len(texts)
+
+
+def test_imports_stand_in_one_cell_and_parameters_in_another(source):
+    code = [cell for cell in source.cells if cell.cell_type == "code"]
+    assert len([cell for cell in code if re.search(r"^(import|from) ", cell.source, re.M)]) == 1
+    (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert all(re.fullmatch(r"\w+: \w+ = .+  # .+", line) for line in parameters.source.splitlines())

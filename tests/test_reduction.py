@@ -1,0 +1,197 @@
+"""The PCA against NumPy's singular values and pyspark.ml's; k by hand; the model without the package."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.feature import PCA, StandardScaler
+from pyspark.ml.functions import array_to_vector
+
+from fruits import reduction
+
+# Loads the model with pyspark alone, projects the table and prints the vectors; must not meet the package.
+LOAD_ELSEWHERE = """
+import json, sys
+from pyspark.ml import PipelineModel
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import SparkSession
+model_path, table_path = sys.argv[1:]
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+table = spark.read.parquet(table_path).withColumn("vector", array_to_vector("features")).orderBy("number")
+rows = PipelineModel.load(model_path).transform(table).collect()
+print(json.dumps({"found": [row.pca.toArray().tolist() for row in rows], "modules": sorted(sys.modules)}))
+"""
+
+
+def make_table(spark, values, partitions=2):
+    """Make a table of float32 vectors: (number, features)."""
+    rows = pd.DataFrame({"number": range(len(values)), "features": list(np.float32(values))})
+    return spark.createDataFrame(rows, "number long, features array<float>").repartition(partitions, "number")
+
+
+def draw(kind):
+    """Draw vectors by lot, (n, d) float32, of which each column has a variance of its own."""
+    lots = np.random.default_rng(3)
+    values = lots.normal(size=(60, 12)) * np.geomspace(5, 0.1, 12)
+    if kind == "mean of a million":
+        values = values * 100 + 1e6
+    elif kind == "rank of five":
+        values = values[:, :5] @ lots.normal(size=(5, 12))
+    elif kind == "fewer rows than columns":
+        values = values[:7]
+    elif kind == "constant column":
+        values[:, 4] = 2.5
+    return np.float32(values)
+
+
+def fit_by_numpy(values):
+    """Fit a PCA by singular values, k = min(n, d): variance (k,), scores (n, k), directions (d, k)."""
+    centred = np.float64(values) - np.float64(values).mean(axis=0)
+    left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    return singular**2 / (len(values) - 1), left * singular, right.T
+
+
+def make_pca(ratios):
+    """Make a PCA by hand, of which each component has a given share of the variance."""
+    return reduction.Pca(np.zeros(len(ratios)), np.eye(len(ratios)), 8.0 * np.asarray(ratios), 100)
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+@pytest.mark.parametrize(
+    "kind", ["plain", "mean of a million", "rank of five", "fewer rows than columns", "constant column"]
+)
+def test_the_fit_equals_numpys_singular_values(spark, kind, partitions):
+    values = draw(kind)
+    variance, scores, directions = fit_by_numpy(values)
+    pca = reduction.fit_pca(make_table(spark, values, partitions))
+    rank = int((variance > 1e-9 * variance[0]).sum())
+    assert pca.rows == len(values)
+    np.testing.assert_allclose(pca.mean, np.float64(values).mean(axis=0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(pca.variance[:rank], variance[:rank], rtol=1e-6)
+    np.testing.assert_allclose(pca.variance[rank:], 0, atol=1e-9 * variance[0])
+    np.testing.assert_allclose(pca.components.T @ pca.components, np.eye(12), atol=1e-10)
+    signs = np.sign((pca.components[:, :rank] * directions[:, :rank]).sum(axis=0))
+    ours = (np.float64(values) - pca.mean) @ pca.components[:, :rank] * signs
+    np.testing.assert_allclose(ours, scores[:, :rank], atol=1e-4 * np.abs(scores).max())
+
+
+def test_the_largest_entry_of_each_component_is_positive(spark):
+    components = reduction.fit_pca(make_table(spark, draw("plain"))).components
+    assert (components.max(axis=0) == np.abs(components).max(axis=0)).all()
+
+
+def test_one_partition_and_many_give_the_same_fit(spark):
+    values = draw("plain")
+    one, many = (reduction.fit_pca(make_table(spark, values, partitions)) for partitions in (1, 7))
+    np.testing.assert_allclose(many.variance, one.variance, rtol=1e-9)
+    np.testing.assert_allclose(many.components, one.components, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.zeros((0, 3)), r"0 picture.*at least 2: add pictures to images_path"),
+        (np.ones((1, 3)), r"1 picture.*at least 2: add pictures to images_path"),
+        (np.full((5, 3), 1e6 + 0.1), r"the 5 pictures have the same features.*add others"),
+    ],
+    ids=["no row", "one row", "identical rows"],
+)
+def test_features_without_variance_are_refused(spark, rows, message):
+    with pytest.raises(ValueError, match=message):
+        reduction.fit_pca(make_table(spark, rows))
+
+
+@pytest.mark.parametrize(
+    ("variance_kept", "max_components", "k"),
+    [
+        (0.5, None, 1),
+        (0.500001, None, 2),
+        (0.75, None, 2),
+        (0.74, None, 2),
+        (0.76, None, 3),
+        (1e-9, None, 1),
+        (1.0, None, 4),
+        (1, None, 4),
+        (1.0, 3, 3),
+        (0.75, 3, 2),
+        (0.75, 1, 1),
+        (0.75, 2000, 2),
+    ],
+)
+def test_the_fewest_components_that_reach_the_share_are_kept(variance_kept, max_components, k):
+    pca = make_pca([0.5, 0.25, 0.125, 0.125, 0, 0])
+    chosen = reduction.choose_components(pca, variance_kept, max_components)
+    assert chosen.k == k
+    np.testing.assert_array_equal(chosen.components, np.eye(6)[:, :k])
+    assert chosen.variance_held == pytest.approx([0.5, 0.75, 0.875, 1][k - 1])
+    assert len(chosen.variance_ratio) == 6
+
+
+def test_the_whole_variance_can_be_kept_whatever_the_rounding():
+    ratios = np.full(49, 1 / 49)
+    assert np.cumsum(ratios)[-1] != 1
+    assert reduction.choose_components(make_pca(ratios), 1.0).k == 49
+
+
+def test_the_choice_agrees_with_a_count_by_hand(spark):
+    pca = reduction.fit_pca(make_table(spark, draw("plain")))
+    variance = fit_by_numpy(draw("plain"))[0]
+    for share in np.linspace(0.05, 0.999, 12):
+        k = reduction.choose_components(pca, share).k
+        assert variance[:k].sum() >= share * variance.sum() > variance[: k - 1].sum()
+
+
+def test_the_saved_model_projects_elsewhere_without_the_package(spark, tmp_path):
+    values = draw("mean of a million")
+    table = make_table(spark, values)
+    chosen = reduction.choose_components(reduction.fit_pca(table), 0.9)
+    reduction.to_spark_model(spark, chosen).save(str(tmp_path / "pca"))
+    table.write.parquet(str(tmp_path / "table"))
+    command = [sys.executable, "-I", "-c", LOAD_ELSEWHERE, tmp_path / "pca", tmp_path / "table"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    answer = json.loads(answer.stdout.splitlines()[-1])
+    assert not [name for name in answer["modules"] if name.split(".")[0] == "fruits"]
+    expected = (np.float64(values) - values.astype(float).mean(axis=0)) @ chosen.components
+    np.testing.assert_allclose(answer["found"], expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_picture_is_projected_alone_as_among_others(spark):
+    table = make_table(spark, draw("plain")).withColumn("vector", array_to_vector("features"))
+    model = reduction.to_spark_model(spark, reduction.choose_components(reduction.fit_pca(table), 0.9))
+    together = {row.number: row.pca.toArray() for row in model.transform(table).collect()}
+    for number in (0, 33):
+        alone = model.transform(table.where(table.number == number)).first().pca.toArray()
+        np.testing.assert_array_equal(alone, together[number])
+
+
+def test_the_model_is_what_pyspark_itself_would_fit(spark, tmp_path):
+    table = (
+        make_table(spark, draw("plain")).withColumn("vector", array_to_vector("features")).orderBy("number")
+    )
+    scaler = StandardScaler(withMean=True, withStd=False, inputCol="vector", outputCol="vector_centred")
+    theirs = Pipeline(stages=[scaler, PCA(k=4, inputCol="vector_centred", outputCol="pca")]).fit(table)
+    fitted = reduction.fit_pca(table)
+    model = reduction.to_spark_model(spark, reduction.choose_components(fitted, 1.0, max_components=4))
+    model.save(str(tmp_path / "pca"))
+    ours = PipelineModel.load(str(tmp_path / "pca"))
+    for mine, own in zip(ours.stages, theirs.stages, strict=True):
+        assert type(mine) is type(own)
+        for parameter in ("inputCol", "outputCol"):
+            assert mine.getOrDefault(parameter) == own.getOrDefault(parameter)
+    assert (ours.stages[0].getWithMean(), ours.stages[0].getWithStd(), ours.stages[1].getK()) == (
+        True,
+        False,
+        4,
+    )
+    shares = theirs.stages[1].explainedVariance.toArray()
+    np.testing.assert_allclose(ours.stages[1].explainedVariance.toArray(), shares, rtol=1e-6)
+    found, expected = (
+        np.array([row.pca.toArray() for row in which.transform(table).collect()]) for which in (ours, theirs)
+    )
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found * signs, expected, atol=1e-4)
