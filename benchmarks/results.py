@@ -29,8 +29,30 @@ def compare_contenders(folder, runs):
     """Say by how much the contenders' results differ. Returns a dict; its `agree` is the verdict.
 
     The project decodes a large JPEG at a fraction of its size and turns pictures as their EXIF says; the
-    course does neither. Features are held to FEATURE_TOLERANCE where that makes no difference. Raises
-    BenchError where the contenders did not featurize the same pictures.
+    course does neither. Features are held to FEATURE_TOLERANCE where that makes no difference.
+    """
+    paths, project, course, limit = _read_vectors(folder)
+    alike = np.array([_is_decoded_alike(path) for path in paths])
+    gaps = np.abs(project - course).max(axis=1)
+    ratios = [np.array(runs[name][0]["variance_ratio"]) for name in ("project", "course")]
+    found = {
+        "pictures_decoded_alike": int(alike.sum()),
+        "features_course_alike": float(gaps[alike].max(initial=0)),
+        "features_course_others": float(gaps[~alike].max(initial=0)),
+        "features_limit": float(np.abs(project - limit).max()),
+        "largest_feature": float(project.max()),
+        "variance_ratio": float(np.abs(ratios[0] - ratios[1]).max()),
+    }
+    is_close = max(found["features_course_alike"], found["features_limit"]) < FEATURE_TOLERANCE
+    # Where some pictures are decoded otherwise, the variance moves with them and only its size can be held.
+    is_same_variance = found["variance_ratio"] < (VARIANCE_TOLERANCE if alike.all() else 0.01)
+    return found | {"agree": bool(is_close and is_same_variance)}
+
+
+def _read_vectors(folder):
+    """Read the features of every contender: (paths, project, course, limit), in the order of the paths.
+
+    Raises BenchError where they are not of the same pictures.
     """
     paths, project = _read_features(folder / "project")
     course_paths, course = _read_features(folder / "course")
@@ -40,21 +62,7 @@ def compare_contenders(folder, runs):
         raise BenchError(
             f"the contenders did not featurize the same pictures ({counts}): give sound JPEG files"
         )
-    alike = np.array([_is_decoded_alike(path) for path in paths])
-    gaps = np.abs(project - course).max(axis=1)
-    ratios = [np.array(runs[name][0]["variance_ratio"]) for name in ("project", "course")]
-    found = {
-        "pictures_decoded_alike": int(alike.sum()),
-        "features_course_alike": float(gaps[alike].max(initial=0)),
-        "features_course_others": float(gaps[~alike].max(initial=0)),
-        "features_limit": float(np.abs(project - archive["vectors"]).max()),
-        "largest_feature": float(project.max()),
-        "variance_ratio": float(np.abs(ratios[0] - ratios[1]).max()),
-    }
-    is_close = max(found["features_course_alike"], found["features_limit"]) < FEATURE_TOLERANCE
-    # Where some pictures are decoded otherwise, the variance moves with them and only its size can be held.
-    is_same_variance = found["variance_ratio"] < (VARIANCE_TOLERANCE if alike.all() else 0.01)
-    return found | {"agree": bool(is_close and is_same_variance)}
+    return paths, project, course, archive["vectors"]
 
 
 def _read_features(folder):
