@@ -4,7 +4,7 @@ VENV := .venv
 RUN := data/output/local
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: run test lab bench sample clean
+.PHONY: run test lab bench sample clean help
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## run the notebook on the sample pictures
@@ -26,6 +26,9 @@ bench: $(VENV)/installed-dev  ## measure against the course notebooks and agains
 
 sample: $(VENV)/installed  ## draw pictures: make sample OPTIONS="--pictures 10000 --output data/many"
 	$(VENV)/bin/python -m fruits.sample $(OPTIONS)
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 clean:  ## remove what runs and installs have made
 	rm -rf $(VENV) data/output *.egg-info
