@@ -1,5 +1,6 @@
 """Figures of a run. Each function returns a matplotlib Figure whose title is what it shows."""
 
+from collections import Counter
 from io import BytesIO
 
 import matplotlib.pyplot as plt
@@ -81,7 +82,8 @@ def draw_two_components(labels, scores, variance_ratio):
     """
     scores = np.asarray(scores, float)
     across, up = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(scores))
-    kinds = sorted(set(labels), key=lambda kind: (-list(labels).count(kind), kind))
+    counts = Counter(labels)
+    kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(9.5, 6), layout="constrained")
     for position, kind in enumerate(kinds):
