@@ -10,6 +10,7 @@ from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
 
 MOMENTS = "rows long, total binary, products binary"
+BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
 
 
 class Pca(NamedTuple):
@@ -70,9 +71,9 @@ def _sum_moments(vectors, origin):
 
     def sum_partition(batches):
         rows, total, products = 0, np.zeros(size), np.zeros((size, size))
-        for batch in batches:
-            values = batch.column(0).flatten().to_numpy().reshape(batch.num_rows, size) - origin
-            rows, total, products = rows + batch.num_rows, total + values.sum(axis=0), products + values.T @ values
+        for block in _gather_blocks(batches):
+            values = block.reshape(-1, size) - origin
+            rows, total, products = rows + len(values), total + values.sum(axis=0), products + values.T @ values
         yield pa.RecordBatch.from_pydict({"rows": [rows], "total": [total.tobytes()], "products": [products.tobytes()]})
 
     # As many sums as cores, however many files: each is 13 MB for 1,280 features, and the driver holds two at a time.
@@ -83,6 +84,19 @@ def _sum_moments(vectors, origin):
         total += np.frombuffer(part.total)
         products += np.frombuffer(part.products).reshape(size, size)
     return rows, total, products
+
+
+def _gather_blocks(batches):
+    """Join Arrow batches of vectors, as few rows as Spark sends, into flat arrays of BLOCK_ROWS rows or more."""
+    held, rows = [], 0
+    for batch in batches:
+        held.append(batch.column(0).flatten().to_numpy())
+        rows += batch.num_rows
+        if rows >= BLOCK_ROWS:
+            yield np.concatenate(held)
+            held, rows = [], 0
+    if rows:
+        yield np.concatenate(held)
 
 
 def _fix_signs(components):
