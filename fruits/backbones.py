@@ -34,7 +34,8 @@ def build_network(backbone=DEFAULT_BACKBONE, weights="imagenet"):
     backbone: a name of list_backbones(). weights: "imagenet", a file of Keras weights (.weights.h5 or .h5, of the
     network with or without its classifier), or None for random ones.
     Returns a keras.Model: float32 (n, height, width, 3), RGB in 0..255 -> (n, 1000). Its scaling is inside.
-    Raises ValueError where the name is unknown, the weights cannot be had or are another network's.
+    Raises ValueError where the name is unknown, the weights cannot be downloaded or are another network's, OSError
+    where their file cannot be read.
     """
     check_backbone(backbone)
     if backbone == DEFAULT_BACKBONE:
@@ -90,10 +91,10 @@ def _explain_download(backbone):
 
 
 def load_weights(network, path):
-    """Load a file of weights into a network, with or without its classifier. Raises ValueError where it is another's.
+    """Load a file of weights into a network, with or without its classifier.
 
     path: file that Keras saved (.weights.h5) or that keras.applications publishes (.h5, with or without "top"), on this
-    machine or on S3.
+    machine or on S3. Raises ValueError where it is another network's, OSError where it cannot be read.
     """
     complaints = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):  # the errors say it all

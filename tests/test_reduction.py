@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.feature import PCA, StandardScaler
@@ -89,6 +90,16 @@ def test_one_partition_and_many_give_the_same_fit(spark):
     one, many = (reduction.fit_pca(make_table(spark, values, partitions)) for partitions in (1, 7))
     np.testing.assert_allclose(many.variance, one.variance, rtol=1e-9)
     np.testing.assert_allclose(many.components, one.components, atol=1e-9)
+
+
+def test_batches_of_any_length_are_joined_into_blocks_in_their_order(monkeypatch):
+    values = draw("plain")
+    monkeypatch.setattr(reduction, "BLOCK_ROWS", 16)
+    blocks = reduction._gather_blocks(
+        pa.RecordBatch.from_pydict({"features": pa.array(list(part), pa.list_(pa.float32()))})
+        for part in np.split(values, [0, 3, 10, 30, 30, 59])
+    )
+    np.testing.assert_array_equal(np.concatenate(list(blocks)).reshape(values.shape), values)
 
 
 @pytest.mark.parametrize(
