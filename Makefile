@@ -4,7 +4,7 @@ VENV := .venv
 RUN := data/output/local
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: run test lab bench sample clean help
+.PHONY: run test cloud-test lab bench sample clean help
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## run the notebook on the sample pictures
@@ -16,7 +16,10 @@ run: $(VENV)/installed  ## run the notebook on the sample pictures
 
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --ignore tests/test_cloud.py
+
+cloud-test: $(VENV)/installed-cloud  ## run the cloud's notebook on this machine: S3, sparkmagic (needs libkrb5-dev, gcc)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pytest tests/test_cloud.py
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks
@@ -28,7 +31,7 @@ sample: $(VENV)/installed  ## draw pictures: make sample OPTIONS="--pictures 100
 	$(VENV)/bin/python -m fruits.sample $(OPTIONS)
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 clean:  ## remove what runs and installs have made
 	rm -rf $(VENV) data/output *.egg-info
@@ -41,4 +44,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-cloud: $(VENV)/installed-dev requirements-cluster.txt
+	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt --requirement requirements-cluster.txt
+	$(VENV)/bin/jupyter kernelspec install --sys-prefix \
+		$$($(VENV)/bin/python -c "import os, sparkmagic; print(os.path.dirname(sparkmagic.__file__))")/kernels/pysparkkernel
 	touch $@

@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 SECONDS_BETWEEN_LINES = 1
@@ -14,8 +15,15 @@ def show_progress(counter, total):
     """Show how far a counter has come, while the block runs.
 
     counter: pyspark Accumulator that tasks add to; the driver sees it grow when a task ends. total: what it ends at.
+    Outside IPython, as in a cell that Livy runs, only the last line is printed: nothing is seen before the end.
     """
     start, done = time.perf_counter(), threading.Event()
+    if not InteractiveShell.initialized():
+        try:
+            yield
+        finally:
+            print(write_line(counter.value, total, time.perf_counter() - start))
+        return
     line = display({"text/plain": ""}, raw=True, display_id=True)
 
     def rewrite():

@@ -47,10 +47,10 @@ class Report:
             )
 
     def summarize(self):
-        """Write the report as a table in Markdown."""
-        rows = [f"| {name} | {value} |" for name, value in self.values.items()]
-        rows += [f"| seconds, {step} | {seconds} |" for step, seconds in self.seconds.items()]
-        return "\n".join(["| report | value |", "|---|---|", *rows])
+        """Write the report as lines of text, in two columns: a notebook behind Livy shows nothing else."""
+        rows = self.values | {f"seconds, {step}": seconds for step, seconds in self.seconds.items()}
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
     def save(self, folder):
         """Write report.json into a folder and return its path."""

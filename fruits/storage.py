@@ -1,6 +1,7 @@
 """Folders and files on this machine or on S3, reached in one way. What they hold is not known here."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow.fs
@@ -68,7 +69,8 @@ def read_bytes(path):
 def write_bytes(path, content):
     """Write one whole file, and the folder it lies in where it is missing."""
     filesystem, root = _open(path)
-    filesystem.create_dir(root.rpartition("/")[0], recursive=True)
+    if "://" not in path:  # S3 has no folders; one made there would be an empty file
+        filesystem.create_dir(root.rpartition("/")[0], recursive=True)
     with filesystem.open_output_stream(root) as file:
         file.write(content)
 
@@ -81,6 +83,16 @@ def delete_file(path):
 
 def _open(path):
     """Open the file system of a path: (pyarrow.fs.FileSystem, the path inside it)."""
-    if "://" in path:
-        return pyarrow.fs.FileSystem.from_uri(path)
-    return pyarrow.fs.LocalFileSystem(), path
+    if "://" not in path:
+        return pyarrow.fs.LocalFileSystem(), path
+    scheme, _, rest = path.partition("://")
+    place, _, key = rest.partition("/")
+    filesystem, root = _connect(f"{scheme}://{place}")
+    inside = f"{root.rstrip('/')}/{key}"  # not parsed as an address: names hold spaces, % and accents
+    return filesystem, inside.rstrip("/")
+
+
+@lru_cache
+def _connect(address):
+    """Connect to a storage, once: (pyarrow.fs.FileSystem, the path of its root). A bucket's region is asked for."""
+    return pyarrow.fs.FileSystem.from_uri(address)

@@ -6,7 +6,6 @@ import os
 import re
 import struct
 import zlib
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,7 +170,6 @@ def walk(spark, tmp_path_factory):
     """Run the steps on the files of a folder: walk({path: content}), where a function of a path makes the file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
-        patch.setattr("fruits.progress.show_progress", lambda *_: nullcontext())  # it needs a notebook to write in
 
         def walk_files(files):
             folder, output = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("output")

@@ -1,4 +1,4 @@
-"""local.ipynb: executed by papermill from elsewhere, its results read without Spark, its text checked."""
+"""local.ipynb executed by papermill from elsewhere, its results read without Spark; its text and cloud.ipynb's."""
 
 import json
 import os
@@ -18,6 +18,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "local.ipynb"
+CLOUD = ROOT / "notebooks" / "cloud.ipynb"
+FIRST_STEP = "## 3. Load the pictures"
 IMAGES = ROOT / "data" / "images"
 COMPONENTS = 8  # params/smoke.yaml
 LEFT_BY_SPARK = ("spark-warehouse", "metastore_db", "derby.log")
@@ -64,9 +66,9 @@ def smoke(tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module")
-def source():
-    return nbformat.read(NOTEBOOK, as_version=4)
+@pytest.fixture(scope="module", params=[NOTEBOOK, CLOUD], ids=lambda path: path.stem)
+def source(request):
+    return nbformat.read(request.param, as_version=4)
 
 
 def count_pictures():
@@ -192,14 +194,41 @@ def test_wrong_and_unknown_parameters_stop_the_run_before_spark(tmp_path):
     assert not [text for text in get_outputs(executed, "stdout") if "Spark" in text]
 
 
-# --- The notebook as it lies in git ------------------------------------------------------------------------
+# --- The notebooks as they lie in git ------------------------------------------------------------------------
 
 
 def test_the_notebook_is_stored_without_results(source):
     code = [cell for cell in source.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert source.metadata.kernelspec.name == "python3"
     nbformat.validate(source)
+
+
+def test_each_notebook_opens_with_its_kernel():
+    kernels = [nbformat.read(path, as_version=4).metadata.kernelspec.name for path in (NOTEBOOK, CLOUD)]
+    assert kernels == ["python3", "pysparkkernel"]
+
+
+def list_steps(path):
+    """List the cells of a notebook from its first step to its last, without those that only show a figure."""
+    cells = [(cell.cell_type, cell.source) for cell in nbformat.read(path, as_version=4).cells]
+    first = next(number for number, (_, text) in enumerate(cells) if text.startswith(FIRST_STEP))
+    steps = [cell for cell in cells[first:] if not cell[1].startswith(("SVG(", "%matplot"))]
+    last = max(number for number, (_, text) in enumerate(steps) if "run.save(" in text)
+    return steps[: last + 1], steps[last + 1 :]
+
+
+def test_the_steps_are_the_same_on_one_machine_and_in_the_cloud_word_for_word():
+    (local, local_end), (cloud, cloud_end) = list_steps(NOTEBOOK), list_steps(CLOUD)
+    assert cloud == local
+    assert len(local) > 40
+    assert (len(local_end), len(cloud_end)) == (2, 1)  # stop Spark; a last word
+
+
+def test_the_cloud_shows_each_figure_after_the_cell_that_draws_it():
+    texts = [cell.source for cell in nbformat.read(CLOUD, as_version=4).cells]
+    drawn = [number for number, text in enumerate(texts) if "figures.save_figure(" in text]
+    assert drawn
+    assert [number for number, text in enumerate(texts) if text == "%matplot plt"] == [n + 1 for n in drawn]
 
 
 def test_about_half_of_the_cells_explain(source):
@@ -215,10 +244,10 @@ def test_cells_are_short_and_so_are_their_lines(source):
         assert [line for line in lines if len(line) > limit] == []
 
 
-def test_no_function_is_defined_in_the_notebook_and_no_cell_is_there_twice(source):
+def test_no_function_is_defined_and_no_cell_is_there_twice_but_to_show_a_figure(source):
     code = [cell.source for cell in source.cells if cell.cell_type == "code"]
     assert not [text for text in code if re.search(r"^\s*(async def|def|class)\b", text, re.M)]
-    texts = [cell.source.strip() for cell in source.cells]
+    texts = [cell.source.strip() for cell in source.cells if not cell.source.startswith("%matplot")]
     assert len(set(texts)) == len(texts)
 
 

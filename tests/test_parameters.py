@@ -15,6 +15,7 @@ from fruits import parameters
 
 PROJECT = Path(fruits.__file__).parents[1]
 NOTEBOOK = PROJECT / "notebooks" / "local.ipynb"
+CLOUD = PROJECT / "notebooks" / "cloud.ipynb"
 NAMES = {
     "images_path", "output_path", "backbone", "weights", "variance_kept",
     "max_components", "batch_size", "seed", "save_csv", "spark_master",
@@ -179,6 +180,18 @@ def test_the_notebook_declares_exactly_the_parameters_that_are_checked():
     declared = inspect_notebook(str(NOTEBOOK))
     assert set(declared) == set(parameters.RULES) == NAMES
     assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in declared.values())
+
+
+def test_the_cloud_declares_the_same_parameters_but_where_spark_runs():
+    declared = inspect_notebook(str(CLOUD))
+    assert set(declared) == NAMES - {"spark_master"}
+    assert all(parameter["help"] for parameter in declared.values())
+
+
+def test_the_params_file_of_the_cloud_holds_its_two_folders_on_s3():
+    values = yaml.safe_load((PROJECT / "params" / "cloud.yaml").read_text(encoding="utf-8"))
+    assert set(values) == {"images_path", "output_path"}
+    assert all(value.startswith("s3://") for value in values.values())
 
 
 @pytest.mark.parametrize("path", FOR_THIS_NOTEBOOK, ids=lambda path: path.name)

@@ -59,3 +59,17 @@ def test_a_failing_step_raises_its_own_error_after_a_last_line(lines):
     with pytest.raises(KeyError, match="lost"), progress.show_progress(SimpleNamespace(value=2), 7):
         raise KeyError("lost")
     assert lines()[-1].startswith("2 of 7")
+
+
+def test_outside_ipython_one_line_is_printed_at_the_end(capsys):
+    counter = SimpleNamespace(value=0)
+    with progress.show_progress(counter, 7):
+        counter.value = 7
+        assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.startswith("7 of 7 pictures")
+
+
+def test_outside_ipython_a_failing_step_raises_its_own_error_after_its_line(capsys):
+    with pytest.raises(KeyError, match="lost"), progress.show_progress(SimpleNamespace(value=2), 7):
+        raise KeyError("lost")
+    assert capsys.readouterr().out.startswith("2 of 7 pictures")

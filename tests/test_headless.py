@@ -1,0 +1,107 @@
+"""Runs without a person: what counts as a failure, what is asked of sparkmagic, what is said when Livy is away."""
+
+import http.server
+import json
+import os
+import threading
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from fruits import headless
+
+
+@pytest.fixture
+def livy():
+    """Serve an address that answers every GET with 200."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802 -- the name that http.server calls
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def write_notebook(tmp_path):
+    """Make a function that writes a notebook of code cells for this machine's Python, and returns its path."""
+
+    def write(*sources):
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources])
+        notebook.cells[0].metadata.tags = ["parameters"]
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / "notebook.ipynb")
+        return str(tmp_path / "notebook.ipynb")
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def keep_environment(monkeypatch):
+    """Forget what a run sets in the environment."""
+    monkeypatch.setenv("SPARKMAGIC_CONF_DIR", "nowhere")
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+
+
+def test_a_remote_error_is_fatal_and_patience_is_long(tmp_path):
+    headless.configure_sparkmagic(tmp_path, "http://localhost:1234")
+    settings = json.loads((tmp_path / "config.json").read_text())
+    assert settings["all_errors_are_fatal"] is True
+    assert settings["shutdown_session_on_spark_statement_errors"] is True
+    assert settings["use_auto_viz"] is False
+    assert settings["livy_session_startup_timeout_seconds"] >= 300
+    assert settings["kernel_python_credentials"]["url"] == "http://localhost:1234"
+    assert os.environ["SPARKMAGIC_CONF_DIR"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(("outputs", "complaints"), [
+    ([], []),
+    ([v4.new_output("stream", name="stdout", text="Error, in words only")], []),
+    ([v4.new_output("stream", name="stderr", text="no figure\n")], ["  cell 2: no figure"]),
+    ([v4.new_output("error", ename="KeyError", evalue="'x'")], ["  cell 2: KeyError: 'x'"]),
+], ids=["nothing", "words", "stderr", "error"])  # fmt: skip
+def test_what_a_cell_writes_to_stderr_is_a_failure_and_what_it_prints_is_not(outputs, complaints):
+    cells = [v4.new_markdown_cell("text"), v4.new_code_cell("1", outputs=outputs)]
+    assert headless.find_failures(cells) == complaints
+
+
+def test_a_notebook_that_succeeds_ends_with_0_and_is_written(livy, write_notebook, tmp_path, capsys):
+    notebook = write_notebook("share = 0.5", "print('share is', share)")
+    (tmp_path / "run.yaml").write_text("share: 0.9\n")
+    executed = tmp_path / "executed.ipynb"
+    options = ["--parameters", str(tmp_path / "run.yaml"), "--livy", livy]
+    assert headless.main([notebook, str(executed), *options]) == 0
+    assert f"executed: {executed}" in capsys.readouterr().out
+    assert "share is 0.9" in executed.read_text()
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ("import sys; print('the figure failed', file=sys.stderr)", "cell 2: the figure failed"),
+    ("raise ValueError('not today')", "ValueError: not today"),
+], ids=["stderr", "error"])  # fmt: skip
+def test_a_cell_that_fails_ends_with_1_and_its_reason(livy, write_notebook, tmp_path, capsys, source, message):
+    notebook = write_notebook("share = 0.5", source)
+    assert headless.main([notebook, str(tmp_path / "executed.ipynb"), "--livy", livy]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_livy_that_does_not_answer_ends_with_1_before_the_notebook_is_opened(tmp_path, capsys):
+    status = headless.main(["nowhere.ipynb", str(tmp_path / "executed.ipynb"), "--livy", "http://127.0.0.1:9"])
+    assert status == 1
+    assert "Livy does not answer at http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_file_of_parameters_that_is_no_list_of_names_is_refused(tmp_path):
+    (tmp_path / "run.yaml").write_text("- s3://bucket\n")
+    with pytest.raises(ValueError, match=r"run.yaml holds list, expected lines such as images_path"):
+        headless.read_parameters(str(tmp_path / "run.yaml"))
+    (tmp_path / "run.yaml").write_text("# nothing\n")
+    assert headless.read_parameters(str(tmp_path / "run.yaml")) == {}
