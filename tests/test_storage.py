@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 import fruits
 from fruits import storage
@@ -134,3 +136,43 @@ def test_files_and_folders_are_told_apart(tmp_path, path, file, folder):
     storage.write_bytes(f"{tmp_path}/a/0.jpg", b"1")
     assert storage.is_file(f"{tmp_path}/{path}".rstrip("/")) == file
     assert storage.is_folder(f"{tmp_path}/{path}".rstrip("/")) == folder
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """Serve S3 from this process and make a bucket: its name."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "eu-west-3"}
+    names |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setenv(name, value)
+        place = {"LocationConstraint": "eu-west-3"}
+        boto3.client("s3").create_bucket(Bucket="fruits-storage", CreateBucketConfiguration=place)
+        storage._connect.cache_clear()
+        yield "fruits-storage"
+        storage._connect.cache_clear()
+    server.stop()
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "a b.jpg", "été.jpg", "100%.jpg", "a%20b.jpg", "12:30.jpg", "n#2+1?.jpg"])
+def test_on_s3_a_name_is_written_listed_read_and_deleted_as_it_is(bucket, name):
+    folder = f"s3://{bucket}/Café {len(name)}"
+    path = f"{folder}/Lemon/{name}"
+    storage.write_bytes(path, b"123")
+    assert list(storage.list_files(folder)) == [(path, 3)]
+    assert list(storage.list_files(f"s3://{bucket}")) == [(path, 3)]
+    assert storage.is_folder(folder)
+    assert storage.is_file(path)
+    assert storage.read_bytes(path) == b"123"
+    keys = [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
+    assert path.removeprefix(f"s3://{bucket}/") in keys
+    storage.delete_file(path)
+    assert [place for place, _ in storage.list_files(f"s3://{bucket}")] == []
+
+
+def test_a_bucket_that_is_not_there_is_an_error_that_names_it(bucket):
+    with pytest.raises(OSError, match="fruits-nowhere"):
+        storage.read_bytes("s3://fruits-nowhere/0.jpg")
