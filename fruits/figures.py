@@ -21,6 +21,7 @@ STYLE = {
     "axes.grid": True,
     "grid.alpha": 0.3,
 }
+FAINTEST = 1e-5  # of the first; components beyond the number of pictures have none, which no axis can show
 LABELS_NAMED = 24  # a legend of more is read by nobody
 LABEL_LENGTH = 22  # characters
 
@@ -55,6 +56,7 @@ def draw_variance(pca, k, variance_kept):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.bar(numbers, shares[:shown], width=1, color=np.where(numbers <= k, COLOURS[0], "#B0B0B0"))
     left.set(xlabel="component", ylabel="variance explained (%)", yscale="log", xlim=(0.5, shown + 0.5))
+    left.set_ylim(bottom=max(shares[shown - 1], shares[0] * FAINTEST) / 2)
     left.set_title(f"The first explains {shares[0]:.1f} %, number {k} only {shares[k - 1]:.2g} %")
     right.plot(numbers, cumulated[:shown], color=COLOURS[0], linewidth=2)
     right.axhline(100 * variance_kept, color=COLOURS[4], linestyle="--", linewidth=1)

@@ -1,6 +1,7 @@
 """The parameters of a run, checked before anything is started: found, expected, what to do."""
 
 import difflib
+import re
 
 import pyarrow
 
@@ -8,6 +9,7 @@ from fruits import backbones, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
+MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
 
 
@@ -107,6 +109,11 @@ def _is_weights(weights):
     return isinstance(weights, str) and (weights == "imagenet" or storage.is_file(storage.resolve(weights)))
 
 
+def _is_master(master):
+    """Say whether an address of Spark's is one that start_spark can use."""
+    return isinstance(master, str) and re.fullmatch(MASTER, master) is not None
+
+
 # name: (is it right?, what is expected)
 RULES = {
     "images_path": (_is_picture_folder, "the path of a folder that exists, from the project's root, or s3://..."),
@@ -118,5 +125,5 @@ RULES = {
     "batch_size": (_is_count, "a whole number from 1 on"),
     "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),
-    "spark_master": (lambda master: isinstance(master, str) and master != "", 'an address such as "local[*]"'),
+    "spark_master": (_is_master, 'an address such as "local[*]", "local[2]" or "spark://host:7077"'),
 }

@@ -52,7 +52,10 @@ def fit_pca(table, column="features"):
     origin = np.zeros(0) if first is None else np.asarray(first[0], np.float64)
     rows, total, products = _sum_moments(table.select(column), origin)
     if rows < 2:
-        raise ValueError(f"{rows} picture(s) featurized, but a PCA needs at least 2: add pictures to images_path")
+        raise ValueError(
+            f"{rows} picture(s) featurized, but a PCA needs at least 2: see in rejected/ why "
+            f"others were not, and add pictures to images_path"
+        )
     shift = total / rows
     covariance = (products - rows * np.outer(shift, shift)) / (rows - 1)
     variance, components = np.linalg.eigh(covariance)

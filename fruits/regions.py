@@ -1,25 +1,27 @@
-"""AWS regions of the European Union, the only ones that pictures may lie in or pass through (RGPD)."""
+"""The regions of AWS that lie in the European Union; no other may hold the pictures (RGPD)."""
 
-# From AWS's own list of regions, November 2026: those whose data centres stand in a member state.
 EUROPEAN_UNION = {
-    "eu-west-1": "Dublin",
-    "eu-west-3": "Paris",
-    "eu-central-1": "Frankfurt",
-    "eu-north-1": "Stockholm",
-    "eu-south-1": "Milan",
-    "eu-south-2": "Spain",
+    "eu-west-1": "Dublin, Ireland",
+    "eu-west-3": "Paris, France",
+    "eu-central-1": "Frankfurt, Germany",
+    "eu-north-1": "Stockholm, Sweden",
+    "eu-south-1": "Milan, Italy",
+    "eu-south-2": "Aragon, Spain",
 }
-ELSEWHERE_IN_EUROPE = {"eu-west-2": "London", "eu-central-2": "Zurich"}  # eu- says Europe, not the Union
+# Their names begin with "eu-" too, where it means Europe, not the Union.
+OUTSIDE = {"eu-west-2": "London, United Kingdom", "eu-central-2": "Zurich, Switzerland"}
 
 
 def check_region(region):
-    """Raise ValueError where a region is not in the European Union. region: a name such as "eu-west-3"."""
+    """Check that a region of AWS lies in the European Union.
+
+    region: its code, such as "eu-west-3". Raises ValueError with the regions that do.
+    """
     if region in EUROPEAN_UNION:
         return
-    city = ELSEWHERE_IN_EUROPE.get(region)
-    found = f"{region!r}, {city}," if city else repr(region)
+    place = f" ({OUTSIDE[region]})" if region in OUTSIDE else ""
+    expected = ", ".join(f"{code} ({city})" for code, city in EUROPEAN_UNION.items())
     raise ValueError(
-        f"the region is {found} which is not in the European Union: expected one of "
-        f"{', '.join(f'{name} ({place})' for name, place in EUROPEAN_UNION.items())}; set it in the params file, and "
-        f"move the bucket there where it lies elsewhere"
+        f"the region {region!r}{place} is not in the European Union, where the pictures must stay: expected one of "
+        f"{expected}; choose one of these, and a bucket that lies there"
     )

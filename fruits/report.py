@@ -8,7 +8,20 @@ from contextlib import contextmanager
 
 from fruits import storage
 
+RESULTS = ("features", "rejected", "pca", "projection", "projection_csv", "figures")
 PACKAGES = ("pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow")
+
+
+def delete_earlier_run(folder):
+    """Delete the results of a finished run from its output folder: a run that stops halfway must not be taken for it.
+
+    Without a report.json nothing is deleted: folders of these names may then be somebody's own.
+    """
+    if not storage.is_file(f"{folder}/report.json"):
+        return
+    for name in RESULTS:
+        storage.delete_folder(f"{folder}/{name}")
+    storage.delete_file(f"{folder}/report.json")
 
 
 class Report:

@@ -75,6 +75,13 @@ def write_bytes(path, content):
         file.write(content)
 
 
+def delete_folder(path):
+    """Delete a folder and what it holds, if it is there."""
+    filesystem, root = _open(path)
+    if is_folder(path):
+        filesystem.delete_dir(root)
+
+
 def delete_file(path):
     """Delete one file."""
     filesystem, root = _open(path)

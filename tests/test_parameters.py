@@ -94,7 +94,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
-    *(("spark_master", value, 'an address such as "local[*]"') for value in [*NOT_TEXT, ""]),
+    *(("spark_master", value, 'an address such as "local[*]"') for value in [*NOT_TEXT, "", "foo", "local[0]"]),
 ])  # fmt: skip
 def test_a_wrong_value_is_refused_with_what_was_found_and_expected(right, name, value, expected):
     (complaint,) = complain(right | {name: value})

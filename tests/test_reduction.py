@@ -105,8 +105,8 @@ def test_batches_of_any_length_are_joined_into_blocks_in_their_order(monkeypatch
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.zeros((0, 3)), r"0 picture.*at least 2: add pictures to images_path"),
-        (np.ones((1, 3)), r"1 picture.*at least 2: add pictures to images_path"),
+        (np.zeros((0, 3)), r"0 picture.*at least 2: see in rejected/.*add pictures to images_path"),
+        (np.ones((1, 3)), r"1 picture.*at least 2: see in rejected/.*add pictures to images_path"),
         (np.full((5, 3), 1e6 + 0.1), r"the 5 pictures have the same features.*add others"),
     ],
     ids=["no row", "one row", "identical rows"],

@@ -90,3 +90,18 @@ def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
     }  # fmt: skip
     assert len(lines) == 4 + 1
     assert len({re.search("  +", line).end() for line in lines}) == 1
+
+
+def test_a_finished_run_is_deleted_from_its_folder_and_nothing_else(tmp_path):
+    for name in ("features/0.parquet", "figures/a.png", "mine/0.jpg", "notes.txt", "report.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    report.delete_earlier_run(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "notes.txt"}
+
+
+def test_folders_without_a_report_are_somebodys_own_and_stay(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(b"1")
+    report.delete_earlier_run(str(tmp_path))
+    assert (tmp_path / "figures" / "a.png").exists()
