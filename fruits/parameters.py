@@ -17,18 +17,20 @@ class ParameterError(ValueError):
     """One or more wrong parameters; the message has a line for each."""
 
 
-def check(names):
+def check(names, rules=None):
     """Check the parameters of a notebook.
 
     names: globals() right after the parameters. Every plain value there is taken for a parameter; on a second call in
     the same kernel only the known ones are, since later cells have left names of their own by then.
+    rules: as RULES, which it is where nothing is given: {name: (is it right?, what is expected)}.
     Raises ParameterError, which lists every parameter that is unknown or wrong.
     """
+    rules = rules or RULES
     values = {name: value for name, value in names.items() if _is_candidate(name, value)}
     is_fresh_kernel = not names.get(CHECKED, False)
-    complaints = [_complain_unknown(name) for name in values if name not in RULES and is_fresh_kernel]
-    complaints += [_complain_wrong(name, value) for name, value in values.items() if name in RULES]
-    if not any(complaints):
+    complaints = [_complain_unknown(name, rules) for name in values if name not in rules and is_fresh_kernel]
+    complaints += [_complain_wrong(name, value, rules[name]) for name, value in values.items() if name in rules]
+    if not any(complaints) and rules is RULES:
         complaints = [_complain_paths(values)]
     if complaints := list(filter(None, complaints)):
         raise ParameterError("\n".join(["wrong parameters:", *(f"  - {complaint}" for complaint in complaints)]))
@@ -40,16 +42,16 @@ def _is_candidate(name, value):
     return isinstance(value, PLAIN_VALUES) and not name.startswith("_") and name not in NOTEBOOK_NAMES
 
 
-def _complain_unknown(name):
+def _complain_unknown(name, rules):
     """Say that a parameter is unknown, and which one may be meant."""
-    near = difflib.get_close_matches(name.lower(), RULES, n=1)
-    hint = f"{near[0]} may be meant" if near else f"expected one of {', '.join(RULES)}"
+    near = difflib.get_close_matches(name.lower(), rules, n=1)
+    hint = f"{near[0]} may be meant" if near else f"expected one of {', '.join(rules)}"
     return f"{name!r} is unknown, {hint}: correct or remove it in the params file"
 
 
-def _complain_wrong(name, value):
+def _complain_wrong(name, value, rule):
     """Say what is wrong with one value; None where it is right."""
-    is_right, expected = RULES[name]
+    is_right, expected = rule
     try:
         if is_right(value):
             return None

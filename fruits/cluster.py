@@ -1,0 +1,648 @@
+"""An EMR cluster in one stack of CloudFormation: brought up, given files and work, brought down, in the European Union.
+
+Usage, to clean up: python -m fruits.cluster STACK --region REGION [--delete-bucket] [--dry-run]
+"""
+
+import argparse
+import gzip
+import importlib.metadata
+import re
+import reprlib
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+from types import SimpleNamespace
+
+import boto3
+import jmespath
+from boto3.s3.transfer import TransferConfig
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from fruits import regions, storage
+
+TAG = "fruits-stack"  # CloudFormation passes it on to what the stack creates, and EMR to the machines of its cluster
+HEARTBEAT = 60  # seconds without news after which a wait says that it still waits
+SECONDS_BETWEEN_LINES = 10  # while uploading
+LOOKS_FOR_LOG = 24  # EMR copies logs to S3 every 5 minutes: at 15 s a look, 6 minutes
+ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]  # states of a cluster that costs
+
+# Dollars an hour of an .xlarge (4 vCPU, 2 cores) of these families; half and double sizes cost half and double.
+# Source: https://aws.amazon.com/ec2/pricing/on-demand/ (Linux) and https://aws.amazon.com/emr/pricing/, list prices of
+# 2025, written from memory of these pages and not looked up since: see there before a large run.
+PRICES_OF = "2025"
+FAMILIES = ("m5", "m6i")
+EC2_XLARGE_HOUR = {
+    "eu-west-1": 0.214,
+    "eu-west-3": 0.224,
+    "eu-central-1": 0.230,
+    "eu-north-1": 0.204,
+    "eu-south-1": 0.224,
+    "eu-south-2": 0.214,
+}
+EMR_XLARGE_HOUR = 0.048  # the same in every region
+XLARGES = {"xlarge": 1, "2xlarge": 2, "4xlarge": 4, "8xlarge": 8, "12xlarge": 12, "16xlarge": 16, "24xlarge": 24}
+DISK_HOUR = 0.012  # about 100 GB for each machine
+ENDPOINTS_HOUR = 0.044  # the private network's four interface endpoints
+KEPT_MONTH = 1.40  # the key of the disks and the hub's password, which stay with the stack
+STORAGE_MONTH = 0.024  # for each GB on S3
+START_HOURS = 0.25  # to start and to stop, which is paid too: a guess, no cluster was timed
+
+ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster come and go
+RESTING = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+SHOWN_ALIKE = 10  # calls of one operation in a row
+SHORT = reprlib.Repr()  # how a call is shown
+SHORT.maxdict = SHORT.maxlist = 20
+SHORT.maxstring = SHORT.maxother = 90
+
+# What EC2 has that is paid by the hour: its name, the call that lists it, the call's filter, where the identifiers are
+PAID_BY_THE_HOUR = [
+    (
+        "EC2 instance",
+        "describe_instances",
+        "Filters",
+        [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}],
+        "Reservations[].Instances[].InstanceId",
+    ),
+    ("disk", "describe_volumes", "Filters", [], "Volumes[].VolumeId"),
+    ("address", "describe_addresses", "Filters", [], "Addresses[].AllocationId"),
+    (
+        "interface endpoint",
+        "describe_vpc_endpoints",
+        "Filters",
+        [{"Name": "vpc-endpoint-type", "Values": ["Interface"]}],
+        "VpcEndpoints[].VpcEndpointId",
+    ),
+    (
+        "NAT gateway",
+        "describe_nat_gateways",
+        "Filter",
+        [{"Name": "state", "Values": ["pending", "available"]}],
+        "NatGateways[].NatGatewayId",
+    ),
+]
+
+REMEDIES = {  # by AWS's error code: what to do
+    "AccessDenied": "give the user or role that calls the rights it lacks",
+    "AlreadyExists": "delete what has this name, or choose another stack_name",
+    "ExpiredToken": "sign in again, for instance with `aws sso login`",
+    "InvalidClientTokenId": "check the credentials, and that the account has this region switched on",
+    "NoSuchBucket": "it was deleted by hand: clean up with --delete-bucket and start again from the first cell",
+    "UnrecognizedClientException": "check the credentials, and that the account has this region switched on",
+}
+
+
+class CloudError(RuntimeError):
+    """A step that failed; the message says what was found and what to do, and how to clean up."""
+
+
+# --- Costs -------------------------------------------------------------------------------------------------------
+
+
+def count_cores(instance_type):
+    """Count the cores of a machine: half its vCPUs. Raises ValueError where its price is not known here."""
+    family, _, size = instance_type.partition(".")
+    if family not in FAMILIES or size not in XLARGES:
+        raise ValueError(
+            f"found {instance_type!r}, expected one of {', '.join(FAMILIES)} and a size such as .xlarge or .2xlarge, "
+            f"whose price is known: choose one, or add it to the prices in fruits/cluster.py"
+        )
+    return 2 * XLARGES[size]
+
+
+def estimate_cost(region, primary_type, worker_type, workers, pictures, pictures_per_second_per_core):
+    """Estimate what a run costs: SimpleNamespace with per_hour (dollars), hours, total (dollars).
+
+    workers: machines that featurize, beside the primary one. Spot machines count as dear as others: an upper limit.
+    """
+    xlarge = EC2_XLARGE_HOUR[region] + EMR_XLARGE_HOUR
+    cores = workers * count_cores(worker_type)
+    per_hour = (count_cores(primary_type) + cores) / 2 * xlarge + (1 + workers) * DISK_HOUR + ENDPOINTS_HOUR
+    hours = START_HOURS + pictures / (pictures_per_second_per_core * cores) / 3600
+    return SimpleNamespace(per_hour=per_hour, hours=hours, total=per_hour * hours)
+
+
+# --- Files -------------------------------------------------------------------------------------------------------
+
+
+def build_wheel(folder):
+    """Build the package's wheel into a folder and return its path; the project's own folder stays as it is."""
+    root, source = storage.find_project_root(), Path(folder, "source")
+    shutil.copytree(root / "fruits", source / "fruits", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.txt"):
+        shutil.copy(root / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    answer = subprocess.run([*command, "--wheel-dir", folder, source], capture_output=True, text=True)
+    if answer.returncode:
+        raise CloudError(f"the package's wheel cannot be built: {answer.stderr.strip()}")
+    (wheel,) = Path(folder).glob(f"fruits-{importlib.metadata.version('fruits')}-*.whl")
+    return wheel
+
+
+def list_pins():
+    """List what the cluster's machines install: {(package, version): requirement, such as "numpy==1.26.4"}."""
+    root = storage.find_project_root()
+    block = re.search(r"^LEFT_OUT=\(\n(.*?)^\)", (root / "bootstrap-emr.sh").read_text(), re.M | re.S)[1]
+    left_out = {line.split()[0] for line in block.splitlines()}
+    text = "\n".join((root / name).read_text() for name in ("requirements.txt", "requirements-cluster.txt"))
+    pins = [Requirement(line) for line in (line.partition("#")[0].strip() for line in text.splitlines()) if line]
+    pins = [pin for pin in pins if pin.name not in left_out and (pin.marker is None or pin.marker.evaluate())]
+    return {(canonicalize_name(one.name), str(one.specifier)[2:]): f"{one.name}{one.specifier}" for one in pins}
+
+
+def find_wheels(folder):
+    """Find the wheels of a folder: {(package, version): path}."""
+    named = {path: parse_wheel_filename(path.name) for path in Path(folder).glob("*.whl")}
+    return {(name, str(version)): path for path, (name, version, *_) in named.items()}
+
+
+def gather_wheels(folder):
+    """Gather the wheels that the cluster installs; PyPI gives those of the pinned versions that the folder lacks.
+
+    Returns {key in the bucket: path here}. Needs Linux, as the cluster has, and libkrb5-dev with gcc, since two
+    packages must be compiled. Raises CloudError where one cannot be had.
+    """
+    pins = list_pins()
+    if missing := [requirement for pin, requirement in pins.items() if pin not in find_wheels(folder)]:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, *missing]
+        answer = subprocess.run(command, capture_output=True, text=True)
+        if answer.returncode:
+            raise CloudError(
+                f"{len(missing)} wheels are missing in {folder} and cannot be gathered: {answer.stderr.strip()}\n"
+                f"do it on Linux with Python 3.11, libkrb5-dev and gcc, or put them there by hand: {', '.join(missing)}"
+            )
+    return {f"project/wheels/{path.name}": path for pin, path in find_wheels(folder).items() if pin in pins}
+
+
+def list_pictures(folder):
+    """List the pictures of a folder: {key in the bucket: path here}."""
+    root = storage.resolve(folder)
+    paths = (Path(path.removeprefix("file:")) for path, _ in storage.list_files(root))
+    return {f"images/{path.relative_to(root).as_posix()}": path for path in paths}
+
+
+# --- The stack ---------------------------------------------------------------------------------------------------
+
+
+class Stack:
+    """A stack of CloudFormation in one region, with the bucket and, when enabled, the cluster that it creates.
+
+    name: the stack's. poll_seconds: between two looks while waiting. tear_down_on_failure: see guard.
+    dry_run: show the calls instead of sending them. Raises ValueError for a region outside the European Union.
+    """
+
+    def __init__(self, name, region, poll_seconds=15, tear_down_on_failure=True, dry_run=False):
+        regions.check_region(region)
+        self.name, self.region, self.poll_seconds = name, region, poll_seconds
+        self.tear_down_on_failure = tear_down_on_failure
+        self.session, self.clients = boto3.Session(region_name=region), {}
+        self.rehearsal = Rehearsal(self.session, name) if dry_run else None
+        self.may_cost = False  # from the first call that creates something
+        self.clean_command = f"python -m fruits.cluster {name} --region {region}"
+
+    def client(self, service):
+        """Get a client of one of AWS's services."""
+        if service not in self.clients:
+            self.clients[service] = self.session.client(service)
+        return self.clients[service]
+
+    @contextmanager
+    def guard(self, step):
+        """Guard one step: time it; where it fails or is interrupted, tear the cluster down and say how to clean up.
+
+        Raises CloudError. With tear_down_on_failure=False only the command to clean up is given.
+        """
+        start = time.monotonic()
+        try:
+            yield
+        except BaseException as error:  # an interrupted wait must not leave a cluster behind either
+            expected = isinstance(error, CloudError | BotoCoreError | ClientError)
+            raise CloudError(self._give_up(step, error)) from (None if expected else error)
+        print(f"{step}: {time.monotonic() - start:,.0f} s")
+
+    def _give_up(self, step, error):
+        """Tear the cluster down after a failure, where that is wanted; returns the message."""
+        lines = [f"{step} failed: {explain(error)}"]
+        if self.may_cost and self.tear_down_on_failure:
+            try:
+                self.disable_cluster()
+                self.prove_nothing_is_left()
+                lines.append("the cluster was torn down; the bucket, with the logs, is left")
+            except Exception as failure:
+                lines.append(f"tearing the cluster down failed too, IT MAY STILL COST: {explain(failure)}")
+        if self.may_cost:
+            lines.append(f"to clean up: {self.clean_command} (with --delete-bucket, also what the bucket holds)")
+        return "\n".join(lines)
+
+    def describe(self):
+        """Describe the stack as CloudFormation does; None where there is none."""
+        try:
+            return self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+
+    def deploy(self, template, values):
+        """Create the stack, or update the one there is, and wait. values: {parameter of the template: value}.
+
+        Returns the stack's outputs, by name. Raises CloudError with the reasons where CloudFormation fails.
+        """
+        cloudformation = self.client("cloudformation")
+        written = {name: write_value(value) for name, value in values.items()}
+        request = {
+            "StackName": self.name,
+            "TemplateBody": template,
+            "Parameters": [{"ParameterKey": name, "ParameterValue": value} for name, value in written.items()],
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+            "Tags": [{"Key": TAG, "Value": self.name}],
+        }
+        self.may_cost = True
+        try:
+            cloudformation.create_stack(**request, OnFailure="DELETE")
+        except cloudformation.exceptions.AlreadyExistsException:
+            self._update(request)
+        return self._wait()
+
+    def _update(self, request):
+        """Ask for an update of the stack; one that changes nothing is none."""
+        try:
+            self.client("cloudformation").update_stack(**request)
+        except ClientError as error:
+            if "No updates are to be performed" not in str(error):
+                raise
+
+    def _wait(self, accepted=("CREATE_COMPLETE", "UPDATE_COMPLETE"), stack_id=None):
+        """Wait until the stack rests, and show what it does meanwhile: its outputs, by name.
+
+        Raises CloudError with CloudFormation's reasons where it rests in another state than the accepted ones.
+        """
+        stack_id = stack_id or self.describe()["StackId"]  # one that is deleted meanwhile has no name any more
+        last, shown = {}, set()
+
+        def look():
+            last.update(self.client("cloudformation").describe_stacks(StackName=stack_id)["Stacks"][0])
+            news = [event for event in self._list_events(stack_id) if event["EventId"] not in shown]
+            shown.update(event["EventId"] for event in news)
+            return list(map(write_event, news)), not last["StackStatus"].endswith("IN_PROGRESS")
+
+        self._follow(look)
+        if last["StackStatus"] not in accepted:
+            failed = [event for event in self._list_events(stack_id) if event["ResourceStatus"].endswith("FAILED")]
+            state = f"the stack {self.name!r} is {last['StackStatus']}, expected {' or '.join(accepted)}"
+            raise CloudError("\n".join([state, *map(write_event, failed)]))
+        return {output["OutputKey"]: output["OutputValue"] for output in last.get("Outputs", [])}
+
+    def _list_events(self, stack_id):
+        """List the events of the operation under way, oldest first; CloudFormation gives the newest first."""
+        pages = self.client("cloudformation").get_paginator("describe_stack_events").paginate(StackName=stack_id)
+        events = []
+        for event in (event for page in pages for event in page.get("StackEvents", [])):
+            events.append(event)
+            if event.get("ResourceStatusReason") == "User Initiated":
+                break
+        return events[::-1]
+
+    def _follow(self, look, limit_hours=float("inf")):
+        """Look until it is over, and print what is new. look: () -> (new lines, whether it is over).
+
+        Raises CloudError after limit_hours.
+        """
+        start = said = time.monotonic()
+        while True:
+            news, is_over = look()
+            now = time.monotonic()
+            if not news and now - said > HEARTBEAT:
+                news = [f"still waiting, {(now - start) / 60:.0f} min"]
+            for line in news:
+                print(line)
+                said = now
+            if is_over:
+                return
+            if now - start > limit_hours * 3600:
+                raise CloudError(f"found no end after {limit_hours} h: set max_hours higher, or take fewer pictures")
+            time.sleep(self.poll_seconds)
+
+    # --- Its bucket
+
+    def list_sizes(self, bucket, prefix=""):
+        """List the bytes of every object below a prefix: {key: bytes}."""
+        pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
+
+    def upload(self, bucket, files):
+        """Upload files, 16 at a time, and show now and then how far it is. files: {key: path}."""
+        s3, one_thread, said = self.client("s3"), TransferConfig(use_threads=False), time.monotonic()
+        pool = ThreadPoolExecutor(16)
+        try:
+            uploads = pool.map(lambda key: s3.upload_file(files[key], bucket, key, Config=one_thread), files)
+            for number, _ in enumerate(uploads, 1):
+                if number == len(files) or time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    print(f"{number:,} of {len(files):,} files uploaded")
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure the others need not start
+
+    def download(self, bucket, keys, prefix, folder):
+        """Download objects into a folder, without the prefix of their keys; returns the paths."""
+        paths = [Path(folder, key.removeprefix(prefix)) for key in keys]
+        for key, path in zip(keys, paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.client("s3").download_file(bucket, key, path)
+        return paths
+
+    def delete_objects(self, bucket, prefix=""):
+        """Delete every object below a prefix, with all its versions."""
+        self.session.resource("s3").Bucket(bucket).object_versions.filter(Prefix=prefix).delete()
+
+    # --- Its cluster
+
+    def find_primary(self, cluster_id):
+        """Find the cluster's primary node: its EC2 identifier, which a tunnel by SSM needs."""
+        nodes = self.client("emr").list_instances(
+            ClusterId=cluster_id, InstanceGroupTypes=["MASTER"], InstanceStates=["RUNNING"]
+        )["Instances"]
+        return nodes[0]["Ec2InstanceId"] if nodes else "(no primary node runs)"
+
+    def run_step(self, cluster_id, bucket, name, command, max_hours):
+        """Run a command on the primary node as a step, and wait. command: list of words.
+
+        Raises CloudError where it fails, with the place of its log and the last lines.
+        """
+        emr = self.client("emr")
+        jar = {"Jar": "command-runner.jar", "Args": command}
+        step = {"Name": name, "ActionOnFailure": "CONTINUE", "HadoopJarStep": jar}
+        (step_id,) = emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"]
+        last = {}
+
+        def look():
+            status = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]["Status"]
+            news = [f"step {step_id}: {status['State']}"] if status["State"] != last.get("State") else []
+            last.update(status)
+            return news, status["State"] not in ("PENDING", "RUNNING", "CANCEL_PENDING")
+
+        self._follow(look, max_hours)
+        if last["State"] != "COMPLETED":
+            details = last.get("FailureDetails", {})
+            log = f"logs/{cluster_id}/steps/{step_id}/stderr.gz"
+            said = ", ".join(filter(None, [details.get("Reason"), details.get("Message")]))
+            raise CloudError(
+                f"the step {name} is {last['State']} ({said or 'EMR gives no reason'}), expected COMPLETED; "
+                f"its log: s3://{bucket}/{log}, which ends with\n{self._read_end(bucket, log)}"
+            )
+
+    def _read_end(self, bucket, key, lines=20):
+        """Read the last lines of a compressed log, which reaches S3 some minutes late."""
+        for _ in range(LOOKS_FOR_LOG):
+            if self.list_sizes(bucket, key):
+                content = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+                return "\n".join(gzip.decompress(content).decode(errors="replace").splitlines()[-lines:])
+            time.sleep(self.poll_seconds)
+        return "(it has not come yet: look there later)"
+
+    # --- Its end
+
+    def disable_cluster(self):
+        """End the cluster and leave the rest of the stack: bucket, roles, network, which cost nothing by the hour."""
+        cloudformation, stack = self.client("cloudformation"), self.describe()
+        if is_enabled(stack) and stack["StackStatus"] == "UPDATE_IN_PROGRESS":
+            cloudformation.cancel_update_stack(StackName=self.name)
+        if stack and stack["StackStatus"].endswith("IN_PROGRESS"):
+            self._wait(RESTING, stack["StackId"])
+            stack = self.describe()
+        if not is_enabled(stack):
+            return
+        kept = [parameter["ParameterKey"] for parameter in stack["Parameters"] if parameter["ParameterKey"] != ENABLED]
+        values = [{"ParameterKey": name, "UsePreviousValue": True} for name in kept]
+        cloudformation.update_stack(
+            StackName=self.name,
+            UsePreviousTemplate=True,
+            Parameters=[{"ParameterKey": ENABLED, "ParameterValue": "false"}, *values],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        self._wait()
+
+    def delete(self, bucket=None):
+        """Delete the stack, then the bucket, which the stack leaves, with every version of what it holds."""
+        if stack := self.describe():
+            self.client("cloudformation").delete_stack(StackName=self.name)
+            self._wait(("DELETE_COMPLETE",), stack["StackId"])
+        if bucket:
+            self.delete_objects(bucket)
+            self.client("s3").delete_bucket(Bucket=bucket)
+
+    def find_bucket(self):
+        """Find the bucket's name, also where the stack is gone and has left it; None where there is none."""
+        account = self.client("sts").get_caller_identity()["Account"]
+        name = f"{self.name}-{account}-{self.region}"  # as in emr-cluster.yaml
+        buckets = self.client("s3").list_buckets(Prefix=name, BucketRegion=self.region).get("Buckets", [])
+        return next((bucket["Name"] for bucket in buckets if bucket["Name"] == name), None)
+
+    def list_what_costs(self):
+        """List what is still paid by the hour and carries the stack's tag: (kind, identifier)."""
+        emr, ec2 = self.client("emr"), self.client("ec2")
+        pages = emr.get_paginator("list_clusters").paginate(ClusterStates=ACTIVE)
+        clusters = [cluster["Id"] for page in pages for cluster in page.get("Clusters", [])]
+        tag = {"Key": TAG, "Value": self.name}
+        mine = [one for one in clusters if tag in emr.describe_cluster(ClusterId=one)["Cluster"]["Tags"]]
+        found = [("EMR cluster", one) for one in mine]
+        for kind, operation, argument, states, where in PAID_BY_THE_HOUR:
+            filters = [{"Name": f"tag:{TAG}", "Values": [self.name]}, *states]
+            answer = getattr(ec2, operation)(**{argument: filters})
+            found += [(kind, one) for one in jmespath.search(where, answer) or []]
+        return found
+
+    def prove_nothing_is_left(self):
+        """Prove that nothing is left which is paid by the hour. Raises CloudError with what is."""
+        if left := self.list_what_costs():
+            named = ", ".join(f"{kind} {one}" for kind, one in left)
+            raise CloudError(f"still there, and paid by the hour: {named}; expected nothing: end these by hand")
+        kinds = ", ".join(["EMR cluster", *(row[0] for row in PAID_BY_THE_HOUR)])
+        answers = "rehearsed answers" if self.rehearsal else "AWS"
+        print(f"nothing left with the tag {TAG}={self.name} in {self.region}, says {answers}: no {kinds}")
+
+
+def is_enabled(stack):
+    """Say whether a stack, as describe gives it, has a cluster or is about to; None has not."""
+    asked = {"ParameterKey": ENABLED, "ParameterValue": "true"}
+    return stack is not None and asked in stack.get("Parameters", [])
+
+
+def write_value(value):
+    """Write a parameter's value as CloudFormation reads it, whose "true" is small."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def write_event(event):
+    """Write one event of a stack as a line."""
+    reason = f" ({event['ResourceStatusReason']})" if event.get("ResourceStatusReason") else ""
+    return f"{event['Timestamp']:%H:%M:%S} {event['ResourceStatus']} {event['LogicalResourceId']}{reason}"
+
+
+def explain(error):
+    """Explain an error of AWS's: what was found, and what to do where that is known."""
+    if isinstance(error, NoCredentialsError):
+        return (
+            "found no credentials of AWS, expected AWS_PROFILE, AWS_ACCESS_KEY_ID or a role: run `aws configure sso`, "
+            "or set dry_run to see the calls without"
+        )
+    if isinstance(error, EndpointConnectionError):
+        return f"{error}: check the network"
+    if isinstance(error, ClientError):
+        remedy = REMEDIES.get(error.response["Error"].get("Code"), "see what AWS says of it")
+        return f"{error}: {remedy}"
+    return str(error) or type(error).__name__
+
+
+# --- Without AWS -------------------------------------------------------------------------------------------------
+
+
+class Rehearsal:
+    """Answers every call of a session in AWS's place: botocore checks it, it is shown, and it is not sent.
+
+    calls: [(service, operation, parameters)], in order.
+    """
+
+    def __init__(self, session, stack_name):
+        """Stand between a session and AWS. session: boto3.Session, before its first client."""
+        self.calls, self.stack_name, self.region = [], stack_name, session.region_name
+        session.events.register("provide-client-params", self._show)
+        session.events.register("before-call", self._answer)
+
+    def _show(self, params, model, **_):
+        """Show one call; of many alike in a row, the first ones."""
+        self.calls.append((model.service_model.service_name, model.name, params))
+        alike = list(takewhile(lambda call: call[:2] == self.calls[-1][:2], reversed(self.calls)))
+        shown = {name: value for name, value in params.items() if name != "Body"}
+        if len(alike) <= SHOWN_ALIKE:
+            print(f"{model.service_model.service_name} {model.name} {SHORT.repr(shown)}")
+        elif len(alike) == SHOWN_ALIKE + 1:
+            print(f"{model.service_model.service_name} {model.name} ... and so on")
+
+    def _answer(self, model, **_):
+        """Answer one call as if all went well; a stack can be created once only."""
+        if model.name == "CreateStack" and self._count(model.name) > 1:
+            error = {"Code": "AlreadyExistsException", "Message": "created before"}
+            return AWSResponse("", 400, {}, None), {"Error": error, "ResponseMetadata": {}}
+        return AWSResponse("", 200, {}, None), self._answers().get(model.name, {})
+
+    def _answers(self):
+        """Make the answers that the steps need, by operation."""
+        account, instance = "111122223333", "i-00000000000000000"
+        bucket = f"{self.stack_name}-{account}-{self.region}"
+        outputs = {"BucketName": bucket, "ClusterId": "j-REHEARSAL", "HubSecretArn": "arn-of-the-secret"}
+        stack = {
+            "StackId": self.stack_name,
+            "StackStatus": "DELETE_COMPLETE" if self._count("DeleteStack") else "UPDATE_COMPLETE",
+            "Parameters": [{"ParameterKey": ENABLED, "ParameterValue": "true"}],
+            "Outputs": [{"OutputKey": name, "OutputValue": value} for name, value in outputs.items()],
+        }
+        return {
+            "GetCallerIdentity": {"Account": account, "Arn": f"arn:aws:iam::{account}:user/rehearsal"},
+            "DescribeStacks": {"Stacks": [stack]},
+            "ListBuckets": {"Buckets": [{"Name": bucket}]},
+            "ListInstances": {"Instances": [{"Ec2InstanceId": instance}]},
+            "AddJobFlowSteps": {"StepIds": ["s-REHEARSAL"]},
+            "DescribeStep": {"Step": {"Status": {"State": "COMPLETED"}}},
+            "CreateMultipartUpload": {"UploadId": "rehearsal"},
+            "UploadPart": {"ETag": "rehearsal"},
+        }
+
+    def _count(self, operation):
+        """Count the calls of an operation."""
+        return sum(call[1] == operation for call in self.calls)
+
+
+# --- The notebook's parameters -----------------------------------------------------------------------------------
+
+
+def is_local_folder(path):
+    """Say whether a folder of this machine is there and holds files."""
+    return isinstance(path, str) and path != "" and "://" not in path and storage.is_folder(storage.resolve(path))
+
+
+def is_region(region):
+    """Say whether a region lies in the European Union; raises ValueError, with those that do, where it does not."""
+    return regions.check_region(region) is None
+
+
+def is_instance_type(name):
+    """Say whether a type of machine has a known price; raises ValueError where it has not."""
+    return isinstance(name, str) and count_cores(name) > 0
+
+
+def is_whole(least, most):
+    """Make a rule: a whole number from least to most."""
+    return lambda number: type(number) is int and least <= number <= most
+
+
+def is_among(*numbers):
+    """Make a rule: one of some whole numbers, those that emr-cluster.yaml knows."""
+    return lambda number: type(number) is int and number in numbers
+
+
+def is_positive(number):
+    """Say whether a value is a number above 0."""
+    return type(number) in (int, float) and number > 0
+
+
+def is_choice(value):
+    """Say whether a value is true or false."""
+    return isinstance(value, bool)
+
+
+# name: (is it right?, what is expected), for parameters.check
+RULES = {
+    "region": (is_region, "a region in the European Union, such as eu-west-3"),
+    "stack_name": (
+        lambda name: isinstance(name, str) and re.fullmatch("[a-z][a-z0-9-]{1,25}[a-z0-9]", name),
+        "3 to 27 small letters, digits and hyphens, a letter first: the bucket is named after it",
+    ),
+    "images_path": (is_local_folder, "a folder of this machine, from the project's root"),
+    "results_path": (lambda path: isinstance(path, str) and path != "", "a folder of this machine"),
+    "wheels_path": (lambda path: isinstance(path, str) and path != "", "a folder of this machine"),
+    "primary_type": (is_instance_type, "a type of machine such as m6i.xlarge"),
+    "worker_type": (is_instance_type, "a type of machine such as m6i.xlarge"),
+    "core_nodes": (is_whole(1, 8), "a whole number from 1 to 8"),
+    "max_core_nodes": (is_among(1, 2, 4, 8), "1, 2, 4 or 8"),
+    "max_task_nodes": (is_among(0, 1, 2, 4, 8, 16, 32), "0, 1, 2, 4, 8, 16 or 32"),
+    "idle_seconds": (is_whole(60, 604800), "a whole number from 60 to 604800"),
+    "pictures_per_second_per_core": (is_positive, "a number above 0"),
+    "max_hours": (is_positive, "a number above 0"),
+    "poll_seconds": (is_positive, "a number above 0"),
+    "delete_bucket": (is_choice, "true or false"),
+    "tear_down_on_failure": (is_choice, "true or false"),
+    "dry_run": (is_choice, "true or false"),
+}
+
+
+def main(arguments=None):
+    """Clean up from a terminal: 0 where nothing is left that costs by the hour, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m fruits.cluster", description="End a cluster and what it cost.")
+    parser.add_argument("stack")
+    parser.add_argument("--region", required=True)
+    parser.add_argument("--delete-bucket", action="store_true", help="also the stack, its bucket and all that it holds")
+    parser.add_argument("--dry-run", action="store_true", help="show the calls, send none")
+    options = parser.parse_args(arguments)
+    try:
+        stack = Stack(options.stack, options.region, dry_run=options.dry_run)
+        bucket = stack.find_bucket()
+        stack.disable_cluster()
+        if options.delete_bucket:
+            stack.delete(bucket)
+        stack.prove_nothing_is_left()
+    except (CloudError, ValueError, BotoCoreError, ClientError) as error:
+        print(f"cluster: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
