@@ -150,7 +150,7 @@ def list_pins():
     """List what the cluster's machines install: {(package, version): requirement, such as "numpy==1.26.4"}."""
     root = storage.find_project_root()
     block = re.search(r"^LEFT_OUT=\(\n(.*?)^\)", (root / "bootstrap-emr.sh").read_text(), re.M | re.S)[1]
-    left_out = {line.split()[0] for line in block.splitlines()}
+    left_out = {name for line in block.splitlines() for name in line.partition("#")[0].split()}
     text = "\n".join((root / name).read_text() for name in ("requirements.txt", "requirements-cluster.txt"))
     pins = [Requirement(line) for line in (line.partition("#")[0].strip() for line in text.splitlines()) if line]
     pins = [pin for pin in pins if pin.name not in left_out and (pin.marker is None or pin.marker.evaluate())]
