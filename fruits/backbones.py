@@ -184,7 +184,8 @@ def compile_extractor(model):
     Returns a function: uint8 (n, height, width, 3), RGB -> float32 (n, features).
     """
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)])
+    # AutoGraph, of no use without a Python loop, writes a file that a worker which is killed leaves behind.
+    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)], autograph=False)
     def extract(pixels):
         return model(tf.cast(pixels, tf.float32), training=False)
 

@@ -1,6 +1,9 @@
 """Networks: scaling, cut, folding, rebuilding, files of weights; EfficientNet-Lite0 by what it recognises."""
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -348,6 +351,17 @@ def test_packaged_weights_that_changed_are_refused(monkeypatch):
         ValueError, match=f"have sha256 57934424.*, expected {expected}: reinstall .*requirements.txt"
     ):
         backbones.build_network()
+
+
+def test_a_worker_that_is_killed_leaves_no_file_of_tensorflows_behind(tmp_path):
+    code = """
+import os, numpy as np
+from fruits import backbones
+backbones.compile_extractor(backbones.build_network(weights=None))(np.zeros((1, 224, 224, 3), np.uint8))
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}, check=True, timeout=120)
+    assert list(tmp_path.iterdir()) == []
 
 
 def read_picture(path):
