@@ -598,6 +598,16 @@ def is_choice(value):
     return isinstance(value, bool)
 
 
+def complain_nodes(values):
+    """Say what is wrong with the numbers of core nodes together; None where they are right."""
+    if values["core_nodes"] > values["max_core_nodes"]:
+        return (
+            f"core_nodes is {values['core_nodes']}, more than max_core_nodes, {values['max_core_nodes']}: "
+            f"lower the first or raise the second"
+        )
+    return None
+
+
 # name: (is it right?, what is expected), for parameters.check
 RULES = {
     "region": (is_region, "a region in the European Union, such as eu-west-3"),

@@ -17,21 +17,23 @@ class ParameterError(ValueError):
     """One or more wrong parameters; the message has a line for each."""
 
 
-def check(names, rules=None):
+def check(names, rules=None, complain_together=None):
     """Check the parameters of a notebook.
 
     names: globals() right after the parameters. Every plain value there is taken for a parameter; on a second call in
     the same kernel only the known ones are, since later cells have left names of their own by then.
     rules: as RULES, which it is where nothing is given: {name: (is it right?, what is expected)}.
+    complain_together: function of the values, each right alone, to what is wrong with them together, or to None.
     Raises ParameterError, which lists every parameter that is unknown or wrong.
     """
-    rules = rules or RULES
+    if rules is None:
+        rules, complain_together = RULES, _complain_paths
     values = {name: value for name, value in names.items() if _is_candidate(name, value)}
     is_fresh_kernel = not names.get(CHECKED, False)
     complaints = [_complain_unknown(name, rules) for name in values if name not in rules and is_fresh_kernel]
     complaints += [_complain_wrong(name, value, rules[name]) for name, value in values.items() if name in rules]
-    if not any(complaints) and rules is RULES:
-        complaints = [_complain_paths(values)]
+    if complain_together and not any(complaints):
+        complaints = [complain_together(values)]
     if complaints := list(filter(None, complaints)):
         raise ParameterError("\n".join(["wrong parameters:", *(f"  - {complaint}" for complaint in complaints)]))
     names[CHECKED] = True

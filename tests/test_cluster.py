@@ -486,6 +486,13 @@ def test_the_cost_is_that_of_a_calculation_by_hand():
     assert cost.total == pytest.approx(cost.per_hour * cost.hours)
 
 
+def test_more_core_nodes_than_their_limit_are_refused():
+    values = {"core_nodes": 4, "max_core_nodes": 2}
+    with pytest.raises(parameters.ParameterError, match="core_nodes is 4, more than max_core_nodes, 2: lower"):
+        parameters.check(values, cluster.RULES, cluster.complain_nodes)
+    parameters.check({"core_nodes": 2, "max_core_nodes": 2}, cluster.RULES, cluster.complain_nodes)
+
+
 def test_every_region_that_is_allowed_has_a_price():
     assert cluster.EC2_XLARGE_HOUR.keys() == cluster.regions.EUROPEAN_UNION.keys()
 

@@ -358,17 +358,38 @@ def list_all_regions():
 
 
 def find_accepted_regions(template):
-    """Find the regions in which every assertion of the template's rules holds."""
+    """Find the regions in which every assertion of the template's rules holds, with the default parameters."""
+    defaults = {name: str(parameter["Default"]) for name, parameter in template["Parameters"].items()}
+    regions_known = list_all_regions()
+    return {region for region in regions_known if holds_rules(template, defaults | {"AWS::Region": region})}
+
+
+def holds_rules(template, values):
+    """Say whether every assertion of the template's rules holds. values: {name that Ref may ask for: str}."""
     assertions = [one for rule in template["Rules"].values() for one in rule["Assertions"]]
-    return {region for region in list_all_regions() if all(holds_rule(one["Assert"], region) for one in assertions)}
+    return all(evaluate(one["Assert"], values) for one in assertions)
 
 
-def holds_rule(rule, region):
-    """Evaluate an assertion of the one form that the template uses; any other raises ValueError."""
-    ((function, (values, sought)),) = rule.items()
-    if (function, sought) != ("Fn::Contains", {"Ref": "AWS::Region"}):
-        raise ValueError(f"found {rule}, expected Fn::Contains of AWS::Region: teach it to this test")
-    return region in values
+def evaluate(expression, values):
+    """Evaluate the functions of CloudFormation's rules that the template uses; another raises KeyError."""
+    if isinstance(expression, list):
+        return [evaluate(one, values) for one in expression]
+    if not isinstance(expression, dict):
+        return expression
+    ((function, argument),) = expression.items()
+    if function == "Ref":
+        return values[argument]
+    functions = {"Fn::And": all, "Fn::Or": any, "Fn::Equals": lambda two: two[0] == two[1]}
+    functions["Fn::Contains"] = lambda two: two[1] in two[0]
+    return functions[function](evaluate(argument, values))
+
+
+def test_the_template_takes_no_more_core_nodes_than_their_limit():
+    place = {"AWS::Region": REGION}
+    limits = TEMPLATE["Parameters"]["MaxCoreNodes"]["AllowedValues"]
+    for limit in limits:
+        taken = [n for n in range(1, 9) if holds_rules(TEMPLATE, place | {"CoreCount": str(n), "MaxCoreNodes": limit})]
+        assert taken == list(range(1, int(limit) + 1))
 
 
 def check_regions(template):
