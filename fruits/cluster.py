@@ -53,6 +53,7 @@ DISK_HOUR = 0.012  # about 100 GB for each machine
 ENDPOINTS_HOUR = 0.044  # the private network's four interface endpoints
 KEPT_MONTH = 1.40  # the key of the disks and the hub's password, which stay with the stack
 STORAGE_MONTH = 0.024  # for each GB on S3
+REQUESTS_PICTURE = 0.0000061  # S3: one to upload a picture (5.3 millionths), two to read it (0.4 each)
 START_HOURS = 0.25  # to start and to stop, which is paid too: a guess, no cluster was timed
 
 ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster come and go
@@ -118,7 +119,7 @@ def count_cores(instance_type):
 
 
 def estimate_cost(region, primary_type, worker_type, workers, pictures, pictures_per_second_per_core):
-    """Estimate what a run costs: SimpleNamespace with per_hour (dollars), hours, total (dollars).
+    """Estimate what a run costs: SimpleNamespace with per_hour (dollars), hours, requests (dollars), total (dollars).
 
     workers: machines that featurize, beside the primary one. Spot machines count as dear as others: an upper limit.
     """
@@ -126,7 +127,8 @@ def estimate_cost(region, primary_type, worker_type, workers, pictures, pictures
     cores = workers * count_cores(worker_type)
     per_hour = (count_cores(primary_type) + cores) / 2 * xlarge + (1 + workers) * DISK_HOUR + ENDPOINTS_HOUR
     hours = START_HOURS + pictures / (pictures_per_second_per_core * cores) / 3600
-    return SimpleNamespace(per_hour=per_hour, hours=hours, total=per_hour * hours)
+    requests = pictures * REQUESTS_PICTURE
+    return SimpleNamespace(per_hour=per_hour, hours=hours, requests=requests, total=per_hour * hours + requests)
 
 
 # --- Files -------------------------------------------------------------------------------------------------------

@@ -483,7 +483,8 @@ def test_the_cost_is_that_of_a_calculation_by_hand():
     # One xlarge and three double ones make 7; 3 x 4 cores x 80 pictures/s = 960/s, so 1,200 s, and 900 s to start.
     assert cost.per_hour == pytest.approx(7 * (0.224 + 0.048) + 4 * 0.012 + 0.044)
     assert cost.hours == pytest.approx(1 / 3 + 0.25)
-    assert cost.total == pytest.approx(cost.per_hour * cost.hours)
+    assert cost.requests == pytest.approx(1152 * (0.0053 + 2 * 0.0004))
+    assert cost.total == pytest.approx(cost.per_hour * cost.hours + cost.requests)
 
 
 def test_more_core_nodes_than_their_limit_are_refused():
