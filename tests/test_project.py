@@ -1,9 +1,11 @@
 """The project itself: its tree, its pins, its docstrings, its functions, its commands."""
 
 import ast
+import json
 import re
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,14 @@ MODULES = sorted((ROOT / "fruits").glob("*.py"))
 HEADING = "## The house"
 PACKAGES = ("pyspark", "tensorflow", "pillow", "pandas", "pyarrow", "papermill", "matplotlib")
 HOME_OR_WORK = re.compile(r"(?<![\w.])/(?:work|root|home/(?!someone/)\w+|Users/\w+)/")
+NO_SECRETS = (  # what looks like a secret to a scanner and is none: a piece of its line
+    "Action: secretsmanager:GetSecretValue",
+    '"HubSecretArn": "arn-of-the-secret"',
+    "WEIGHTS_SHA256 = ",
+    '"AWS_SECRET_ACCESS_KEY": "test"',
+    '"89504e470d0a1a0a',  # a picture
+    '{"chpasswd": "exit 1"}',
+)
 LONGEST_FUNCTION, MEDIAN_FUNCTION = 40, 10  # lines, without the docstring
 
 
@@ -81,7 +91,7 @@ def test_the_readmes_tree_names_all_that_git_holds():
     assert {f"fruits/{module.name}" for module in MODULES} - set(house) == set()
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-cluster.txt"])
 def test_every_version_is_exact_and_given_once(name):
     pins = read_pins(name)
     assert [pin for pin in pins if not re.fullmatch(r"==\d[\w.!+-]*", pin[1])] == []
@@ -120,6 +130,26 @@ def test_no_file_names_a_folder_of_one_machine():
             lines = content.decode("utf-8").splitlines()
             found += [f"{path}:{number}" for number, line in enumerate(lines, 1) if HOME_OR_WORK.search(line)]
     assert found == []
+
+
+def scan_secrets(folder, *paths):
+    """Scan files for keys and passwords: [(path, line)]."""
+    command = [sys.executable, "-m", "detect_secrets", "scan", *map(str, paths)]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    results = json.loads(answer.stdout)["results"]
+    places = [(path, one["line_number"]) for path, found in results.items() for one in found]
+    return [(path, Path(folder, path).read_text().splitlines()[number - 1]) for path, number in places]
+
+
+def test_no_key_and_no_password_is_in_git():
+    found = scan_secrets(ROOT, *list_tracked())
+    assert [one for one in found if not any(piece in one[1] for piece in NO_SECRETS)] == []
+
+
+def test_a_key_of_aws_in_a_file_would_be_found(tmp_path):
+    key = "AKIA" + "Q3EGRIFRUITSX7LM"
+    (tmp_path / "cloud.yaml").write_text(f"images_path: s3://fruits/images\naccess: {key}\n")
+    assert scan_secrets(tmp_path, "cloud.yaml") == [("cloud.yaml", f"access: {key}")]
 
 
 @pytest.mark.parametrize("target", ["run", "test", "lab", "bench", "sample"])
