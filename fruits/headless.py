@@ -53,14 +53,18 @@ def configure_sparkmagic(folder, livy):
     os.environ["SPARKMAGIC_CONF_DIR"] = str(folder)
 
 
-def run_notebook(notebook, executed, parameters):
-    """Execute a notebook and write the executed one, also on S3. parameters: dict, by name.
+def run_notebook(notebook, executed, parameters, livy):
+    """Execute a notebook and write the executed one, also on S3. parameters: dict, by name. livy: address.
 
-    Raises PapermillExecutionError where a cell fails, RunError where one has failed and papermill does not know.
+    Raises PapermillExecutionError where a cell fails, RunError where Livy has died or papermill has missed a failure.
     """
     import papermill  # slow to import, and not needed to read the usage
 
-    result = papermill.execute_notebook(notebook, executed, parameters=parameters, log_output=True)
+    try:
+        result = papermill.execute_notebook(notebook, executed, parameters=parameters, log_output=True)
+    except papermill.PapermillExecutionError:
+        check_livy(livy)  # where it died on the way, the cell's own error says nothing of use
+        raise
     if complaints := find_failures(result.cells):
         raise RunError("\n".join([f"{executed}: cells failed in Spark:", *complaints]))
 
@@ -100,7 +104,7 @@ def main(arguments=None):
         try:
             check_livy(options.livy)
             parameters = read_parameters(options.parameters) if options.parameters else {}
-            run_notebook(options.notebook, options.executed, parameters)
+            run_notebook(options.notebook, options.executed, parameters, options.livy)
         except Exception as error:  # whatever it is, an EMR step needs its exit status
             print(f"headless: {error}", file=sys.stderr)
             return 1
