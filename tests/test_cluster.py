@@ -487,6 +487,19 @@ def test_the_cost_is_that_of_a_calculation_by_hand():
     assert cost.total == pytest.approx(cost.per_hour * cost.hours + cost.requests)
 
 
+def test_the_readmes_table_of_costs_is_what_is_computed():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for pictures in (100_000, 1_000_000, 10_000_000, 100_000_000):
+        row = [f"{pictures:,}"]
+        for workers in (1, 6, 40):
+            machines = ("eu-west-3", "m6i.xlarge", "m6i.xlarge", workers, pictures)
+            here, elsewhere = (cluster.estimate_cost(*machines, speed) for speed in (80, 2 * 6.6))
+            ours, theirs = (f"{cost.hours:,.1f} h, {cost.total:,.2f} $" for cost in (here, elsewhere))
+            row.append(f"{ours} ({theirs})")
+            assert any(f" {here.per_hour:.2f}" in line for line in lines if line.startswith("| pictures | 1 worker"))
+        assert f"| {' | '.join(row)} |" in lines
+
+
 def test_more_core_nodes_than_their_limit_are_refused():
     values = {"core_nodes": 4, "max_core_nodes": 2}
     with pytest.raises(parameters.ParameterError, match="core_nodes is 4, more than max_core_nodes, 2: lower"):
