@@ -192,6 +192,27 @@ def compile_extractor(model):
     return lambda pixels: extract(pixels).numpy()
 
 
+def compute_fingerprint(backbone, model):
+    """Compute what makes features comparable: those of two networks are only where all of this is equal.
+
+    model: a network cut before its classifier. Returns a dict that JSON keeps as it is: backbone, input_size (height,
+    width), n_features, scaling (what black and what white become, by channel) and weights_sha256.
+    """
+    height, width = model.input_shape[1:3]
+    first = next(layer for layer in model.layers if layer.weights)
+    scale = keras.Model(model.inputs[0], first.input)
+    flat = np.float32([np.zeros((height, width, 3)), np.full((height, width, 3), 255)])
+    scaled = scale(flat).numpy()
+    middle = scaled[:, scaled.shape[1] // 2, scaled.shape[2] // 2]  # the border may be padding
+    return {
+        "backbone": backbone,
+        "input_size": [height, width],
+        "n_features": model.output_shape[1],
+        "scaling": [[round(float(value), 4) for value in colour] for colour in middle],
+        "weights_sha256": hash_weights(model),
+    }
+
+
 def hash_weights(model):
     """Compute the sha256 of a model's weights, values and shapes in order, as 64 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -100,5 +100,8 @@ def featurize_batch(contents, extract, size):
             reasons[position] = str(refusal)
     if decoded:
         for position, vector in zip(decoded, extract(pixels[: len(decoded)]), strict=True):
-            vectors[position] = vector
+            if np.isfinite(vector).all():
+                vectors[position] = vector
+            else:
+                reasons[position] = "its features are not finite numbers: the weights may be damaged"
     return pd.DataFrame({"features": vectors, "reason": pd.Series(reasons, dtype=object)})

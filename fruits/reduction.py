@@ -1,5 +1,6 @@
 """Principal component analysis: fitted in one pass over the features, kept as an ordinary pyspark.ml model."""
 
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,11 @@ from pyspark.ml import PipelineModel
 from pyspark.ml.common import _py2java
 from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
+
+from fruits import storage
+
+ABOUT = "fruits.json"  # lies beside what pyspark.ml saves of a model
+ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put variance_kept = 1 out of reach
 
 MOMENTS = "rows long, total binary, products binary"
 BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
@@ -46,7 +52,7 @@ def fit_pca(table, column="features"):
 
     table: Spark DataFrame; column: array<float> of one length d. Each task sums its vectors and their products (d x d,
     float64); the driver adds these up and takes the eigenvectors, so that its memory does not depend on the rows.
-    Returns a Pca. Raises ValueError where there are fewer than 2 rows or all are the same.
+    Returns a Pca. Raises ValueError where there are fewer than 2 rows, all are the same, or one is not finite.
     """
     first = table.select(column).first()
     origin = np.zeros(0) if first is None else np.asarray(first[0], np.float64)
@@ -55,6 +61,11 @@ def fit_pca(table, column="features"):
         raise ValueError(
             f"{rows} picture(s) featurized, but a PCA needs at least 2: see in rejected/ why "
             f"others were not, and add pictures to images_path"
+        )
+    if not np.isfinite(total).all():
+        raise ValueError(
+            "some features are not finite numbers, so there is no variance to explain: "
+            "see which with isnan in Spark, and featurize these pictures again with sound weights"
         )
     shift = total / rows
     covariance = (products - rows * np.outer(shift, shift)) / (rows - 1)
@@ -113,10 +124,17 @@ def choose_components(pca, variance_kept, max_components=None):
 
     variance_kept: in (0, 1]. max_components: upper bound, or None. Returns a Pca of k components.
     """
-    # Rounding may leave the full sum a hair below 1, which would otherwise put variance_kept = 1 out of reach.
-    reached = np.cumsum(pca.variance_ratio) >= variance_kept - 1e-12
+    reached = np.cumsum(pca.variance_ratio) >= variance_kept - ROUNDING
     enough = int(reached.argmax()) + 1 if reached.any() else len(reached)
     return pca._replace(components=pca.components[:, : min(enough, max_components or enough)])
+
+
+def tell_choice(pca, variance_kept, max_components=None):
+    """Tell in a line how many components a share of the variance takes, or that it is not reached."""
+    chosen = choose_components(pca, variance_kept, max_components)
+    is_reached = chosen.variance_held >= variance_kept - ROUNDING
+    told = f"{variance_kept:.4g} of the variance" + ("" if is_reached else " is NOT REACHED")
+    return f"{told}: {chosen.k:,} of {len(pca.mean):,} components keep {chosen.variance_held:.4f}"
 
 
 def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
@@ -132,6 +150,33 @@ def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
     projector = _make_model(spark, PCAModel, [components, DenseVector(pca.variance_ratio[: pca.k])])
     projector._set(k=pca.k, inputCol=centred, outputCol=output_column)
     return PipelineModel([scaler, projector])
+
+
+def save_pca(spark, pca, folder, fingerprint):
+    """Save a PCA as a pyspark.ml model, with what a later run must know of it in a file beside.
+
+    fingerprint: backbones.compute_fingerprint's, of the network that made the features.
+    """
+    to_spark_model(spark, pca).write().overwrite().save(folder)
+    about = {"fingerprint": fingerprint, "rows": pca.rows, "variance": pca.variance.tolist()}
+    storage.write_bytes(f"{folder}/{ABOUT}", json.dumps(about, indent=1).encode() + b"\n")
+
+
+def load_pca(folder, fingerprint):
+    """Load a PCA that save_pca saved. fingerprint: of the network whose features it shall project.
+
+    Returns a Pca that holds the components saved. Raises ValueError where it was fitted on features of another network.
+    """
+    about = json.loads(storage.read_bytes(f"{folder}/{ABOUT}"))
+    theirs = about["fingerprint"]
+    if differences := [name for name in fingerprint if theirs.get(name) != fingerprint[name]]:
+        named = "; ".join(f"{name} {theirs.get(name)}, this run's {fingerprint[name]}" for name in differences)
+        raise ValueError(
+            f"the PCA in {folder} was fitted on features of another network: its {named}. "
+            f"Set pca_model to one of the same network, or leave it out to fit a new one"
+        )
+    scaler, projector = PipelineModel.load(folder).stages
+    return Pca(scaler.mean.toArray(), projector.pc.toArray(), np.array(about["variance"]), about["rows"])
 
 
 def _make_model(spark, model_class, values):

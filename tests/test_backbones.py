@@ -1,5 +1,6 @@
 """Networks: scaling, cut, folding, rebuilding, files of weights; EfficientNet-Lite0 by what it recognises."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -351,6 +352,32 @@ def test_packaged_weights_that_changed_are_refused(monkeypatch):
         ValueError, match=f"have sha256 57934424.*, expected {expected}: reinstall .*requirements.txt"
     ):
         backbones.build_network()
+
+
+def test_the_fingerprint_of_the_default_network_names_what_makes_features_comparable(feature_extractor):
+    found = backbones.compute_fingerprint("EfficientNetLite0", feature_extractor)
+    assert found == json.loads(json.dumps(found))
+    assert found == {
+        "backbone": "EfficientNetLite0", "input_size": [224, 224], "n_features": 1280,
+        "scaling": [[round(-127 / 128, 4)] * 3, [1.0] * 3],  # (x - 127) / 128
+        "weights_sha256": backbones.hash_weights(feature_extractor),
+    }  # fmt: skip
+
+
+def test_networks_that_differ_in_their_scaling_alone_have_different_fingerprints():
+    layers = keras.layers
+
+    def build(offset):
+        pixels = keras.Input((8, 10, 3))
+        scaled = layers.ZeroPadding2D(1)(layers.Rescaling(1 / 255, offset=offset)(pixels))
+        kernel = keras.initializers.Constant(0.5)
+        hidden = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, kernel_initializer=kernel)(scaled))
+        return backbones.compute_fingerprint("own", keras.Model(pixels, hidden))
+
+    one, other = build(0), build([-0.5, 0, 0.25])
+    assert (one["input_size"], one["n_features"], one["scaling"]) == ([8, 10], 4, [[0.0] * 3, [1.0] * 3])
+    assert other["scaling"] == [[-0.5, 0.0, 0.25], [0.5, 1.0, 1.25]]
+    assert {name for name in one if one[name] != other[name]} == {"scaling"}
 
 
 def test_a_worker_that_is_killed_leaves_no_file_of_tensorflows_behind(tmp_path):

@@ -139,6 +139,19 @@ def test_a_batch_is_featurized_without_spark(feature_extractor, expected):
     assert_same(np.stack(frame.features[1:]), expected[:2], 1e-4)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_picture_whose_features_are_no_numbers_is_refused_alone(wrong):
+    def extract(pixels):
+        vectors = np.ones((len(pixels), 4), np.float32)
+        vectors[1, 2] = wrong
+        return vectors
+
+    frame = features.featurize_batch(pd.Series([path.read_bytes() for path in PATHS[:3]]), extract, SIZE)
+    assert frame.reason[1] == "its features are not finite numbers: the weights may be damaged"
+    assert [vector is None for vector in frame.features] == [False, True, False]
+    assert frame.reason.isna().tolist() == [True, False, True]
+
+
 def test_the_network_is_built_once_for_each_worker_not_for_each_task(spark, folded, broadcast_weights):
     architecture = folded.to_json()
 

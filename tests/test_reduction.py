@@ -46,6 +46,10 @@ def draw(kind):
         values = values[:7]
     elif kind == "constant column":
         values[:, 4] = 2.5
+    elif kind == "variances from 1 to 1e-12":
+        values = lots.normal(size=(60, 12)) * np.geomspace(1, 1e-6, 12)
+    elif kind == "sparse as after a ReLU":
+        values = np.maximum(values - 1, 0)
     return np.float32(values)
 
 
@@ -63,8 +67,9 @@ def make_pca(ratios):
 
 @pytest.mark.parametrize("partitions", [1, 5])
 @pytest.mark.parametrize(
-    "kind", ["plain", "mean of a million", "rank of five", "fewer rows than columns", "constant column"]
-)
+    "kind", ["plain", "mean of a million", "rank of five", "fewer rows than columns", "constant column",
+             "variances from 1 to 1e-12", "sparse as after a ReLU"]
+)  # fmt: skip
 def test_the_fit_equals_numpys_singular_values(spark, kind, partitions):
     values = draw(kind)
     variance, scores, directions = fit_by_numpy(values)
@@ -116,6 +121,14 @@ def test_features_without_variance_are_refused(spark, rows, message):
         reduction.fit_pca(make_table(spark, rows))
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_refused_instead_of_spoiling_every_component(spark, wrong):
+    values = draw("plain")
+    values[17, 3] = wrong
+    with pytest.raises(ValueError, match="some features are not finite numbers.*featurize these pictures again"):
+        reduction.fit_pca(make_table(spark, values))
+
+
 @pytest.mark.parametrize(
     ("variance_kept", "max_components", "k"),
     [
@@ -154,6 +167,36 @@ def test_the_choice_agrees_with_a_count_by_hand(spark):
     for share in np.linspace(0.05, 0.999, 12):
         k = reduction.choose_components(pca, share).k
         assert variance[:k].sum() >= share * variance.sum() > variance[: k - 1].sum()
+
+
+@pytest.mark.parametrize(("share", "most", "told"), [
+    (0.9, None, "0.9 of the variance: 4 of 6 components keep 1.0000"),
+    (0.75, 3, "0.75 of the variance: 2 of 6 components keep 0.7500"),
+    (0.95, 3, "0.95 of the variance is NOT REACHED: 3 of 6 components keep 0.8750"),
+])  # fmt: skip
+def test_a_share_that_the_components_do_not_reach_is_said(share, most, told):
+    assert reduction.tell_choice(make_pca([0.5, 0.25, 0.125, 0.125, 0, 0]), share, most) == told
+
+
+def test_a_saved_pca_loads_whole_in_its_components_and_its_variances(spark, tmp_path):
+    fitted = reduction.fit_pca(make_table(spark, draw("mean of a million")))
+    chosen = reduction.choose_components(fitted, 0.9)
+    for _ in range(2):  # over an earlier one too
+        reduction.save_pca(spark, chosen, str(tmp_path / "pca"), {"backbone": "X", "n_features": 12})
+    loaded = reduction.load_pca(str(tmp_path / "pca"), {"backbone": "X", "n_features": 12})
+    assert loaded.rows == fitted.rows
+    for mine, theirs in zip(loaded[:3], chosen[:3], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_pca_of_another_networks_features_is_refused_with_both_named(spark, tmp_path):
+    folder = str(tmp_path / "pca")
+    reduction.save_pca(spark, make_pca([0.5, 0.25]), folder, {"backbone": "MobileNetV2", "n_features": 2})
+    expected = "another network: its backbone MobileNetV2, this run's ResNet50. Set pca_model to one of the same"
+    with pytest.raises(ValueError, match=expected):
+        reduction.load_pca(folder, {"backbone": "ResNet50", "n_features": 2})
+    with pytest.raises(ValueError, match="its n_features 2, this run's 3; weights_sha256 None, this run's ab"):
+        reduction.load_pca(folder, {"backbone": "MobileNetV2", "n_features": 3, "weights_sha256": "ab"})
 
 
 def test_the_saved_model_projects_elsewhere_without_the_package(spark, tmp_path):
