@@ -5,7 +5,7 @@ import re
 
 import pyarrow
 
-from fruits import backbones, storage
+from fruits import backbones, reduction, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
@@ -65,14 +65,25 @@ def _complain_wrong(name, value, rule):
 
 
 def _complain_paths(values):
-    """Say what is wrong with the two folders together; None where they are right."""
+    """Say what is wrong with the folders together; None where they are right."""
     pictures, output = (storage.resolve(values[name]) for name in ("images_path", "output_path"))
+    saved = values.get("pca_model")
+    if saved and f"{storage.resolve(saved)}/".startswith(f"{output}/"):
+        return (
+            f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run deletes: "
+            f"set output_path elsewhere"
+        )
     if f"{output}/".startswith(f"{pictures}/"):
         return (
             f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "
             f"for pictures: set output_path elsewhere"
         )
     return None
+
+
+def _is_pca(path):
+    """Say whether a PCA that an earlier run saved lies in a folder."""
+    return isinstance(path, str) and path != "" and storage.is_file(f"{storage.resolve(path)}/{reduction.ABOUT}")
 
 
 def _is_number(value):
@@ -126,6 +137,7 @@ RULES = {
     "weights": (_is_weights, '"imagenet", or the path of a file of weights that exists'),
     "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),
     "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),
+    "pca_model": (lambda path: path is None or _is_pca(path), "the folder pca/ that an earlier run left, or nothing"),
     "batch_size": (_is_count, "a whole number from 1 on"),
     "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),

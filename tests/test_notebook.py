@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from fruits.tensorflow_setup import keras
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "local.ipynb"
@@ -182,6 +185,39 @@ def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
     assert not [
         name for name in LEFT_BY_SPARK for folder in (ROOT, ROOT / "notebooks") if (folder / name).exists()
     ]
+
+
+@pytest.mark.parametrize("count", [1, 5], ids=["one picture", "five"])
+def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, tmp_path, count):
+    rows = smoke.projection.to_pylist()[::50][:count]
+    for row in rows:
+        (tmp_path / "images" / row["label"]).mkdir(parents=True)
+        shutil.copy(row["path"].removeprefix("file:"), tmp_path / "images" / row["label"])
+    values = {"images_path": tmp_path / "images", "output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
+    options = [word for name, value in values.items() for word in ("-p", name, value)]
+    answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    table = pq.read_table(tmp_path / "out" / "projection").to_pylist()
+    found = {(row["label"], Path(row["path"]).name): row["pca"] for row in table}
+    assert len(found) == len(rows) == count
+    for row in rows:
+        same = found[row["label"], Path(row["path"]).name]
+        np.testing.assert_allclose(same, row["pca"], atol=1e-5 * np.abs(row["pca"]).max())
+    about = [json.loads((folder / "pca" / "fruits.json").read_text()) for folder in (smoke.output, tmp_path / "out")]
+    assert about[0] == about[1]
+
+
+def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurized(smoke, feature_extractor, tmp_path):
+    weights = [1.01 * values for values in feature_extractor.get_weights()]
+    other = keras.models.clone_model(feature_extractor)
+    other.set_weights(weights)
+    other.save_weights(tmp_path / "other.weights.h5")
+    values = {"weights": tmp_path / "other.weights.h5", "output_path": tmp_path / "out"}
+    options = [word for name, value in values.items() for word in ("-p", name, value)]
+    answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options, "-p", "pca_model", smoke.output / "pca")
+    assert answer.returncode == 1
+    assert re.search("fitted on features of another network: its weights_sha256 .*this run's", answer.stderr)
+    assert not (tmp_path / "out" / "features").exists()
 
 
 def test_wrong_and_unknown_parameters_stop_the_run_before_spark(tmp_path):

@@ -18,7 +18,7 @@ NOTEBOOK = PROJECT / "notebooks" / "local.ipynb"
 CLOUD = PROJECT / "notebooks" / "cloud.ipynb"
 NAMES = {
     "images_path", "output_path", "backbone", "weights", "variance_kept",
-    "max_components", "batch_size", "seed", "save_csv", "spark_master",
+    "max_components", "pca_model", "batch_size", "seed", "save_csv", "spark_master",
 }  # fmt: skip
 FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruits-360.yaml", "smoke.yaml")]
 NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
@@ -31,10 +31,12 @@ def right(tmp_path):
     """Make a right set of parameters, whose two folders exist."""
     (tmp_path / "pictures").mkdir()
     (tmp_path / "mine.weights.h5").write_bytes(b"weights")
+    (tmp_path / "earlier" / "pca").mkdir(parents=True)
+    (tmp_path / "earlier" / "pca" / "fruits.json").write_text("{}")
     return {
         "images_path": str(tmp_path / "pictures"), "output_path": str(tmp_path / "output"),
         "backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "max_components": None,
-        "batch_size": 16, "seed": 0, "save_csv": False, "spark_master": "local[*]",
+        "pca_model": None, "batch_size": 16, "seed": 0, "save_csv": False, "spark_master": "local[*]",
     }  # fmt: skip
 
 
@@ -54,6 +56,7 @@ def complain(values):
     {"variance_kept": 1, "max_components": 1, "batch_size": 1, "seed": 12, "save_csv": True},
     {"variance_kept": 0.001, "max_components": 100_000, "spark_master": "spark://host:7077"},
     {"output_path": "{}/pictures of fruit"},
+    {"pca_model": "{}/earlier/pca"},
     {"images_path": "{}/pictures/", "output_path": "{}/pictures/../new/deep"},
 ])  # fmt: skip
 def test_a_right_set_passes(right, tmp_path, change):
@@ -91,6 +94,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("weights", value, '"imagenet", or the path of a file') for value in [*NOT_TEXT, "", "no.h5", "data"]),
     *(("variance_kept", value, "a number above 0 and up to 1") for value in NOT_SHARES),
     *(("max_components", value, "a whole number from 1 on, or nothing") for value in NOT_COUNTS),
+    *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
@@ -145,7 +149,13 @@ def test_an_output_inside_the_pictures_is_refused(right, tmp_path, output):
     assert re.match(r"output_path .* lies inside images_path .*: set output_path elsewhere", complaint)
 
 
-@pytest.mark.parametrize("name", ["images_path", "output_path", "weights"])
+@pytest.mark.parametrize("output", ["earlier", "earlier/pca"])
+def test_a_saved_pca_that_the_run_would_delete_is_refused(right, tmp_path, output):
+    (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", "output_path": f"{tmp_path}/{output}"})
+    assert re.match(r"pca_model .* lies inside output_path .* deletes: set output_path elsewhere", complaint)
+
+
+@pytest.mark.parametrize("name", ["images_path", "output_path", "weights", "pca_model"])
 @pytest.mark.parametrize("path", ["data/[1]", "data/*.jpg"])
 def test_a_path_that_spark_reads_as_a_pattern_is_refused_under_its_name(right, name, path):
     (complaint,) = complain(right | {name: path})
