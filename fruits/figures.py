@@ -16,6 +16,7 @@ STYLE = {
     "font.size": 10,
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
+    "figure.titlesize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -24,26 +25,32 @@ STYLE = {
 FAINTEST = 1e-5  # of the first; components beyond the number of pictures have none, which no axis can show
 LABELS_NAMED = 24  # a legend of more is read by nobody
 LABEL_LENGTH = 22  # characters
+LABELS_CONFUSED = 12
+METHODS = (  # of quality.Accuracy: how they are named and drawn
+    ("logistic", "logistic regression", COLOURS[0], "o"),
+    ("neighbours", "nearest neighbour", COLOURS[1], "s"),
+)
 
 
+@plt.rc_context(STYLE)
 def draw_pictures(examples):
     """Draw a few pictures with their labels, six in a row.
 
     examples: sequence of images.Example, of 1 picture or more; an empty one gives a figure that says so.
     """
     rows = max(1, -(-len(examples) // 6))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, 6, figsize=(9, 1.75 * rows + 0.4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, 6, figsize=(9, 1.75 * rows + 0.4), layout="constrained", squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, example in zip(axes.flat, examples, strict=False):
         axis.imshow(example.pixels)
         axis.set_title(_shorten(example.label), fontsize=8, loc="center", parse_math=False)
     count = len(examples)
-    figure.suptitle(f"{count} of the pictures, as the network sees them" if count else "No picture could be decoded")
+    _title(figure, f"{count} of the pictures, as the network sees them" if count else "No picture could be decoded")
     return figure
 
 
+@plt.rc_context(STYLE)
 def draw_variance(pca, k, variance_kept):
     """Draw the share of variance of each component and their sum, with the choice of k.
 
@@ -52,8 +59,7 @@ def draw_variance(pca, k, variance_kept):
     shares, cumulated = 100 * pca.variance_ratio, 100 * np.cumsum(pca.variance_ratio)
     shown = min(len(shares), pca.rows, max(2 * k, 10))  # what lies far beyond k is a flat line
     numbers = np.arange(1, shown + 1)
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.bar(numbers, shares[:shown], width=1, color=np.where(numbers <= k, COLOURS[0], "#B0B0B0"))
     left.set(xlabel="component", ylabel="variance explained (%)", yscale="log", xlim=(0.5, shown + 0.5))
     left.set_ylim(bottom=max(shares[shown - 1], shares[0] * FAINTEST) / 2)
@@ -76,6 +82,7 @@ def draw_variance(pca, k, variance_kept):
     return figure
 
 
+@plt.rc_context(STYLE)
 def draw_two_components(labels, scores, variance_ratio):
     """Draw pictures on their first two components, coloured by label.
 
@@ -86,8 +93,7 @@ def draw_two_components(labels, scores, variance_ratio):
     across, up = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(scores))
     counts = Counter(labels)
     kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(9.5, 6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9.5, 6), layout="constrained")
     for position, kind in enumerate(kinds):
         is_kind = np.asarray([label == kind for label in labels])
         named = position < LABELS_NAMED
@@ -105,6 +111,143 @@ def draw_two_components(labels, scores, variance_ratio):
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
     for text in axis.legend(axis.collections[: len(names)], names, **beside).get_texts():
         text.set_parse_math(False)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def draw_accuracy(quality):
+    """Draw how often the label is found, against the components kept, with the two choices of k.
+
+    quality: quality.Quality. What was not measured is not drawn; where nothing was, the figure says why.
+    """
+    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    if quality.problem or not quality.rows:
+        return _say_only(figure, f"Accuracy was not measured: {quality.problem or 'the time was over'}")
+    for method, name, colour, marker in METHODS:
+        known = [(row.k, 100 * getattr(row, method)) for row in quality.rows if getattr(row, method) is not None]
+        axis.plot(*zip(*known, strict=True), marker=marker, color=colour, label=name) if known else None
+    baseline = 100 * quality.baseline
+    axis.axhline(baseline, color="#4D4D4D", linestyle=":", linewidth=1, label="always the most frequent label")
+    axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", linewidth=1, label="k of the variance rule")
+    axis.set(xscale="log", xlabel="components kept (the last: the features themselves)", ylim=(0, 103))
+    axis.set(ylabel=f"labels found, of {quality.tested:,} pictures kept aside (%)")
+    ticks = [row.k for row in quality.rows if row.k in (quality.chosen_k, quality.n_features) or row.k < 150]
+    axis.set_xticks(ticks, [f"{k:,}" for k in ticks])
+    axis.minorticks_off()
+    axis.legend(frameon=False, fontsize=8, loc="center right")
+    axis.set_title(_tell_accuracy(quality))
+    return figure
+
+
+def _tell_accuracy(quality):
+    """Tell what the accuracies show."""
+    enough, known = quality.find_enough(), {row.k: row.logistic for row in quality.rows}
+    if enough is None:
+        return "The time did not suffice to compare every number of components"
+    found = f"{100 * known[enough]:.1f} % of labels found"
+    if enough == max(known):
+        return f"Accuracy grows to the last of {enough:,} components: {found}"
+    return f"Beyond {enough:,} components accuracy stops growing: {found}; the variance rule keeps {quality.chosen_k:,}"
+
+
+@plt.rc_context(STYLE)
+def draw_confusion(quality):
+    """Draw the labels most often taken for one another: rows are the truth, columns what was answered.
+
+    quality: quality.Quality.
+    """
+    figure, axis = plt.subplots(figsize=(8, 6.5), layout="constrained")
+    if not quality.confusion:
+        return _say_only(figure, f"Confusion was not measured: {quality.problem or 'the time was over'}")
+    wrong = [entry for entry in quality.confusion if entry[0] != entry[1]]
+    labels = list(dict.fromkeys(label for entry in wrong for label in entry[:2]))[:LABELS_CONFUSED]
+    if not wrong:
+        return _say_only(figure, f"Each of the {quality.tested:,} pictures kept aside got its own label")
+    place = {label: number for number, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), int)
+    for truth, found, count in quality.confusion:
+        if truth in place and found in place:
+            counts[place[truth], place[found]] = count
+    axis.grid(False)
+    axis.imshow(np.where(np.eye(len(labels), dtype=bool), 0, counts), cmap="Blues")
+    darkest = max(entry[2] for entry in wrong)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if row != column and count > darkest / 2 else "#4D4D4D"
+        axis.text(column, row, count or "", ha="center", va="center", fontsize=8, color=colour)
+    names = [_shorten(label) for label in labels]
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axis.set(xlabel="label answered (pictures)", ylabel="true label (pictures)")
+    truth, found, count = wrong[0]
+    asked = sum(entry[2] for entry in quality.confusion if entry[0] == truth)
+    axis.set_title(f"Most often confused: {_shorten(truth)} taken for {_shorten(found)}, {count} of {asked}")
+    axis.title.set_parse_math(False)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def draw_extremes(extremes, pixels):
+    """Draw the pictures at both ends of the first components, a component a row.
+
+    extremes: pandas DataFrame of reduction.find_extremes. pixels: {path: uint8 (height, width, 3)}.
+    """
+    components = sorted(extremes["component"].unique())
+    across = int(extremes.groupby(["component", "end"]).size().max())
+    size = (1.15 * (2 * across + 1), 1.45 * len(components) + 0.5)
+    figure, axes = plt.subplots(len(components), 2 * across + 1, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, component in zip(axes, components, strict=True):
+        ends = extremes[extremes["component"] == component]
+        low, high = (list(ends[ends["end"] == end].itertuples()) for end in ("low", "high"))
+        for axis, entry in [*zip(row, low, strict=False), *zip(row[: -across - 1 : -1], high, strict=False)]:
+            _show_picture(axis, pixels.get(entry.path), f"{_shorten(entry.label)}\n{entry.score:+.1f}")
+        row[across].text(0.5, 0.5, f"low ← {component} → high", ha="center", va="center", fontsize=8)
+    low, high = (Counter(extremes[extremes["end"] == end].query("component == 1")["label"]) for end in ("low", "high"))
+    _title(figure, f"The first component goes from {low.most_common(1)[0][0]} to {high.most_common(1)[0][0]}")
+    return figure
+
+
+@plt.rc_context(STYLE)
+def draw_neighbours(neighbours, pixels):
+    """Draw pictures, a row each, with those nearest to them in the projection.
+
+    neighbours: pandas DataFrame of quality.find_neighbours. pixels: {path: uint8 (height, width, 3)}.
+    """
+    groups = list(neighbours.groupby("path", sort=False))
+    across = int(neighbours.groupby("path").size().max()) if groups else 1
+    size = (1.3 * (across + 1), 1.55 * max(1, len(groups)) + 0.5)
+    figure, axes = plt.subplots(max(1, len(groups)), across + 1, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, (path, found) in zip(axes, groups, strict=False):
+        asked = found.iloc[0]["label"]
+        _show_picture(row[0], pixels.get(path), f"{_shorten(asked)}?", COLOURS[0])
+        for axis, entry in zip(row[1:], found.itertuples(), strict=False):
+            mark = "=" if entry.neighbour_label == asked else "≠"
+            text = f"{mark} {_shorten(entry.neighbour_label)}\n{entry.distance:.1f}"
+            _show_picture(axis, pixels.get(entry.neighbour), text, "black" if mark == "=" else COLOURS[4])
+    same = int((neighbours["label"] == neighbours["neighbour_label"]).sum())
+    _title(figure, f"{same} of the {len(neighbours)} nearest neighbours have the label of the picture on the left")
+    return figure
+
+
+def _title(figure, text):
+    """Put a title over all the axes of a figure, where those of single axes stand."""
+    figure.suptitle(text, x=0.01, ha="left", parse_math=False)
+
+
+def _show_picture(axis, pixels, title, colour="black"):
+    """Show a picture with a title; one that cannot be read leaves its title alone."""
+    if pixels is not None:
+        axis.imshow(pixels)
+    axis.set_title(title, fontsize=7, loc="center", color=colour, parse_math=False)
+
+
+def _say_only(figure, text):
+    """Turn a figure with nothing to draw into one that says why."""
+    figure.axes[0].axis("off")
+    figure.axes[0].text(0.5, 0.5, text, ha="center", va="center", wrap=True, parse_math=False)
     return figure
 
 

@@ -99,13 +99,24 @@ def read_examples(pictures, size, count=12, seed=0):
     """
     draw = F.xxhash64("path", F.lit(seed))  # unlike rand(), the same however Spark cuts the table
     one_a_label = pictures.groupBy("label").agg(F.min_by("path", draw).alias("path"))
-    examples = []
-    for row in one_a_label.orderBy(draw).limit(count).collect():
-        try:
-            examples.append(Example(row.path, row.label, decode(storage.read_bytes(row.path), size)))
-        except RefusedPicture:
-            continue
+    rows = one_a_label.orderBy(draw).limit(count).collect()
+    pixels = read_pixels([row.path for row in rows], size)
+    examples = [Example(row.path, row.label, pixels[row.path]) for row in rows if row.path in pixels]
     return sorted(examples, key=lambda example: example.label)
+
+
+def read_pixels(paths, size):
+    """Read some pictures on the driver: {path: uint8 (height, width, 3)}, without those that cannot be decoded.
+
+    paths: as Spark writes them. size: (height, width) in pixels.
+    """
+    pixels = {}
+    for path in paths:
+        try:
+            pixels[path] = decode(storage.read_bytes(path), size)
+        except (RefusedPicture, OSError):  # it may have been deleted since Spark listed it
+            continue
+    return pixels
 
 
 def decode(content, size):

@@ -4,11 +4,13 @@ import json
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyspark.ml import PipelineModel
 from pyspark.ml.common import _py2java
 from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
+from pyspark.sql import functions as F
 
 from fruits import storage
 
@@ -150,6 +152,21 @@ def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
     projector = _make_model(spark, PCAModel, [components, DenseVector(pca.variance_ratio[: pca.k])])
     projector._set(k=pca.k, inputCol=centred, outputCol=output_column)
     return PipelineModel([scaler, projector])
+
+
+def find_extremes(projection, components=3, count=4):
+    """Find the pictures at both ends of the first components.
+
+    projection: DataFrame (path, label, pca). Returns a pandas DataFrame (component from 1 on, end "low" or "high",
+    path, label, score) of up to count rows an end, the outermost first.
+    """
+    ends = []
+    for number in range(min(components, len(projection.first()["pca"]))):
+        score = F.col("pca")[number]
+        for end, order in (("low", score.asc()), ("high", score.desc())):
+            rows = projection.orderBy(order, "path").limit(count).select("path", "label", score.alias("score"))
+            ends.append(rows.toPandas().assign(component=number + 1, end=end))
+    return pd.concat(ends, ignore_index=True)
 
 
 def save_pca(spark, pca, folder, fingerprint):

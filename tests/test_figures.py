@@ -2,10 +2,11 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from fruits import figures, images, reduction
+from fruits import figures, images, quality, reduction
 
 ODD_LABELS = ["_hidden", "$5 a $kilo", "$x_{$", r"\frac{1}{", "100 %", "pêche & <b>", "日本梨"]
 
@@ -142,6 +143,122 @@ def test_a_label_of_odd_characters_is_shown_as_it_is_written(tmp_path, label):
     assert not any(text.get_parse_math() for text in texts if "$" in text.get_text())
     render(points, tmp_path)
     render(pictures, tmp_path)
+
+
+def make_quality(rows=((2, 0.4, 0.3), (50, 0.91, 0.9), (100, 0.92, 0.9), (1280, 0.92, 0.9)), **changes):
+    """Make what quality.measure might find: 4 labels, 100 pictures kept aside. rows: (k, logistic, neighbours)."""
+    confusion = [("Fig", "Fig", 30), ("Plum", "Plum", 30), ("Kiwi", "Kiwi", 20), ("Lime", "Lime", 10)]
+    confusion += [("Lime", "Kiwi", 6), ("Fig", "Plum", 3), ("Plum", "Fig", 1)]
+    values = {"chosen_k": 100, "n_features": 1280, "tested": 100, "baseline": 0.33, "confusion": confusion}
+    return quality.Quality(**values | {"rows": [quality.Accuracy(*row) for row in rows]} | changes)
+
+
+def read_title(axis):
+    return axis.get_title(loc="left") + axis.get_title()
+
+
+def test_accuracy_is_drawn_for_both_classifiers_against_the_components(tmp_path):
+    figure = figures.draw_accuracy(make_quality())
+    (axis,) = figure.axes
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines}
+    np.testing.assert_allclose(lines["logistic regression"], [[2, 50, 100, 1280], [40, 91, 92, 92]])
+    np.testing.assert_allclose(lines["nearest neighbour"], [[2, 50, 100, 1280], [30, 90, 90, 90]])
+    assert lines["always the most frequent label"][1] == [33, 33]
+    assert lines["k of the variance rule"][0] == [100, 100]
+    assert read_title(axis) == (
+        "Beyond 50 components accuracy stops growing: 91.0 % of labels found; the variance rule keeps 100"
+    )
+    assert "100 pictures kept aside (%)" in axis.get_ylabel()
+    render(figure, tmp_path)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"rows": ((2, 0.4, 0.3), (1280, 0.9, 0.9))}, "Accuracy grows to the last of 1,280 components: 90.0 %"),
+    ({"rows": ((2, 0.4, 0.3), (1280, None, 0.9))}, "The time did not suffice to compare every number of components"),
+    ({"rows": ((2, None, None), (1280, None, None))}, "The time did not suffice to compare every number of components"),
+])  # fmt: skip
+def test_the_title_of_accuracy_says_what_was_found_or_was_not(tmp_path, changes, told):
+    figure = figures.draw_accuracy(make_quality(**changes))
+    assert read_title(figure.axes[0]).startswith(told)
+    render(figure, tmp_path)
+
+
+def test_the_labels_confused_are_drawn_the_most_confused_first(tmp_path):
+    figure = figures.draw_confusion(make_quality())
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["Lime", "Kiwi", "Fig", "Plum"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["Lime", "Kiwi", "Fig", "Plum"]
+    written = [text.get_text() for text in axis.texts]
+    assert np.reshape(written, (4, 4)).tolist() == [
+        ["10", "6", "", ""], ["", "20", "", ""], ["", "", "30", "3"], ["", "", "1", "30"],
+    ]  # fmt: skip
+    assert read_title(axis) == "Most often confused: Lime taken for Kiwi, 6 of 16"
+    render(figure, tmp_path)
+
+
+def test_of_131_confused_labels_the_most_confused_are_drawn(tmp_path):
+    pairs = [(f"kind {number}", f"kind {number + 1}", 200 - number) for number in range(130)]
+    figure = figures.draw_confusion(make_quality(confusion=pairs))
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == [f"kind {number}" for number in range(figures.LABELS_CONFUSED)]
+    render(figure, tmp_path)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"problem": "1 label(s)", "rows": [], "confusion": []}, "not measured: 1 label(s)"),
+    ({"rows": [], "confusion": []}, "not measured: the time was over"),
+])  # fmt: skip
+@pytest.mark.parametrize("draw", [figures.draw_accuracy, figures.draw_confusion])
+def test_what_was_not_measured_is_said_instead_of_drawn(tmp_path, draw, changes, told):
+    figure = draw(make_quality(**changes))
+    assert told in figure.axes[0].texts[0].get_text()
+    render(figure, tmp_path)
+
+
+def test_no_confusion_is_said():
+    figure = figures.draw_confusion(make_quality(confusion=[("Fig", "Fig", 60), ("Plum", "Plum", 40)]))
+    assert figure.axes[0].texts[0].get_text() == "Each of the 100 pictures kept aside got its own label"
+
+
+def make_extremes(components=3, count=2):
+    rows = [
+        (number, end, f"file:/{number}{end}{place}", f"{end} {number}", place + 1.0)
+        for number in range(1, components + 1) for end in ("low", "high") for place in range(count)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["component", "end", "path", "label", "score"])
+
+
+@pytest.mark.parametrize(("components", "count"), [(3, 4), (1, 1), (2, 3)])
+def test_both_ends_of_each_component_are_drawn_from_the_outside_inwards(tmp_path, components, count):
+    extremes = make_extremes(components, count)
+    pixels = {path: np.full((4, 4, 3), number, np.uint8) for number, path in enumerate(extremes["path"])}
+    figure = figures.draw_extremes(extremes, pixels)
+    assert figure.get_suptitle() == "The first component goes from low 1 to high 1"
+    grid = np.reshape(figure.axes, (components, 2 * count + 1))
+    for number, row in enumerate(grid, 1):
+        drawn = [axis.images[0].get_array()[0, 0, 0] for axis in (*row[:count], *row[count + 1 :])]
+        of = extremes[extremes["component"] == number]
+        assert drawn == [*of[of["end"] == "low"].index, *of[of["end"] == "high"].index[::-1]]
+        assert row[0].get_title() == f"low {number}\n+1.0"
+    render(figure, tmp_path)
+
+
+def test_neighbours_are_drawn_beside_the_picture_asked_for_and_counted(tmp_path):
+    rows = [("a", "Fig", "b", "Fig", 1.0), ("a", "Fig", "c", "Plum", 2.0), ("d", "$5", "e", "$5", 0.5)]
+    neighbours = pd.DataFrame(rows, columns=["path", "label", "neighbour", "neighbour_label", "distance"])
+    pixels = {name: np.zeros((4, 4, 3), np.uint8) for name in "abcd"}  # e could not be read
+    figure = figures.draw_neighbours(neighbours, pixels)
+    assert figure.get_suptitle() == "2 of the 3 nearest neighbours have the label of the picture on the left"
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["Fig?", "= Fig\n1.0", "≠ Plum\n2.0", "$5?", "= $5\n0.5", ""]
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 0, 0]
+    render(figure, tmp_path)
+
+
+def test_all_titles_stand_at_the_left():
+    drawn = [figures.draw_accuracy(make_quality()), figures.draw_confusion(make_quality()), draw_points(["Fig"])]
+    drawn.append(figures.draw_variance(make_pca([0.5, 0.25, 0.15, 0.1]), 2, 0.7))
+    assert all(axis.get_title(loc="left") and not axis.get_title() for figure in drawn for axis in figure.axes)
 
 
 def test_a_long_label_is_shortened():

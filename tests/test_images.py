@@ -388,6 +388,15 @@ def test_examples_are_no_more_than_asked_and_leave_out_what_cannot_be_decoded(sp
     assert [example.label for example in examples] == ["A", "C"]
 
 
+def test_pixels_are_read_of_what_is_there_and_can_be_decoded(three_labels):
+    good, deleted, bad = sorted(three_labels.rglob("*.*"))[:3]
+    deleted.unlink()
+    bad.write_bytes(b"no picture")
+    pixels = images.read_pixels([f"file:{path}" for path in (good, deleted, bad)], (6, 4))
+    assert list(pixels) == [f"file:{good}"]
+    np.testing.assert_array_equal(pixels[f"file:{good}"], images.decode(good.read_bytes(), (6, 4)))
+
+
 def test_a_file_that_spark_could_not_open_is_named(spark, three_labels):
     (three_labels / "A" / "empty.png").write_bytes(b"")
     outcomes = read_with_spark(spark, three_labels).where("path NOT LIKE '%/B/3.png'")

@@ -178,6 +178,22 @@ def test_a_share_that_the_components_do_not_reach_is_said(share, most, told):
     assert reduction.tell_choice(make_pca([0.5, 0.25, 0.125, 0.125, 0, 0]), share, most) == told
 
 
+@pytest.mark.parametrize(("components", "count"), [(3, 4), (2, 1), (9, 100)])
+def test_the_pictures_at_both_ends_of_each_component_are_found(spark, components, count):
+    scores = np.random.default_rng(5).normal(size=(40, 5)).round(1)  # with ties
+    rows = [(f"file:/{number:02}", f"label {number % 3}", row.tolist()) for number, row in enumerate(scores)]
+    projection = spark.createDataFrame(rows, "path string, label string, pca array<float>").repartition(3)
+    found = reduction.find_extremes(projection, components, count)
+    for number in range(min(components, 5)):
+        for end, sign in (("low", 1), ("high", -1)):
+            ranked = sorted(rows, key=lambda row: (sign * row[2][number], row[0]))[:count]
+            part = found[(found["component"] == number + 1) & (found["end"] == end)]
+            assert part["path"].tolist() == [row[0] for row in ranked]
+            assert part["label"].tolist() == [row[1] for row in ranked]
+            np.testing.assert_allclose(part["score"], [row[2][number] for row in ranked], rtol=1e-6)
+    assert len(found) == min(components, 5) * 2 * min(count, 40)
+
+
 def test_a_saved_pca_loads_whole_in_its_components_and_its_variances(spark, tmp_path):
     fitted = reduction.fit_pca(make_table(spark, draw("mean of a million")))
     chosen = reduction.choose_components(fitted, 0.9)

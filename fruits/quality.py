@@ -1,0 +1,336 @@
+"""How well the vectors tell fruits apart: accuracy on pictures that no fit has seen, whole and for fewer numbers."""
+
+import threading
+import time
+import uuid
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pyspark import StorageLevel
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+
+from fruits import reduction
+
+COUNTS = (2, 5, 10, 20, 50, 100, 200)  # components to try
+REGULARISATION = 0.01  # of weights, where features have a variance of 1 on average; 0.001 to 0.03 differ by 1 % at most
+ITERATIONS = 25  # 50 and 100 change accuracies by 0.6 % at most, either way, in two to four times the seconds
+RANK = 1e-9  # share of the first variance below which a component is rounding
+BLOCK_ROWS = 256  # pictures compared at once with all that are known
+JOB_PROPERTIES = ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel")
+
+
+class _Trial(NamedTuple):
+    """Pictures of the sample. scores: (n, rank). codes: (n,) places of their labels in labels. is_test: (n,) bool."""
+
+    scores: np.ndarray
+    codes: np.ndarray
+    labels: np.ndarray
+    is_test: np.ndarray
+
+
+class Accuracy(NamedTuple):
+    """Share of test pictures whose label was found, in 0..1, or None where not measured.
+
+    k: components kept; as many as features stand for the features themselves, which a full PCA merely turns.
+    """
+
+    k: int
+    logistic: float | None
+    neighbours: float | None
+
+
+@dataclass
+class Quality:
+    """What was measured. chosen_k: the number of components of the run, n_features: of all values.
+
+    pictures: in the table; fitted, tested: those of the sample, of labels that both parts have. left_out: why other
+    labels were not judged, by label. split: how. baseline: accuracy of always answering the label most frequent in the
+    training part. rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a label's
+    test pictures found, by label) and confusion (label, predicted, count) come from, at chosen_k. problem: why
+    nothing could be measured, or None. cut_short: the time was over. seconds: spent.
+    """
+
+    chosen_k: int
+    n_features: int = 0
+    pictures: int = 0
+    fitted: int = 0
+    tested: int = 0
+    split: str = ""
+    left_out: dict = field(default_factory=dict)
+    baseline: float | None = None
+    rows: list = field(default_factory=list)
+    judge: str | None = None
+    recall: dict = field(default_factory=dict)
+    confusion: list = field(default_factory=list)
+    problem: str | None = None
+    cut_short: bool = False
+    seconds: float = 0.0
+
+    @property
+    def not_measured(self):
+        """What the time did not suffice for: sequence of (method, k)."""
+        return [(method, row.k) for method in Accuracy._fields[1:] for row in self.rows if getattr(row, method) is None]
+
+    def find_enough(self, method="logistic"):
+        """Find the smallest k whose accuracy is within one standard error of the best; None where k are missing."""
+        known = {row.k: getattr(row, method) for row in self.rows}
+        if not known or None in known.values():
+            return None
+        best = max(known.values())
+        return min(k for k, accuracy in known.items() if accuracy >= best - (best * (1 - best) / self.tested) ** 0.5)
+
+    def list_numbers(self):
+        """List what a report keeps, by name."""
+        known = {row.k: row for row in self.rows}
+        missing = Accuracy(0, None, None)
+        features, chosen = (known.get(k, missing) for k in (self.n_features, self.chosen_k))
+        return {
+            "accuracy_features": features.logistic,
+            "accuracy_projection": chosen.logistic,
+            "accuracy_neighbours_features": features.neighbours,
+            "accuracy_neighbours_projection": chosen.neighbours,
+            "accuracy_baseline": self.baseline,
+            "quality_components_enough": self.find_enough(),
+            "quality_split": self.split,
+            "quality_pictures": {"all": self.pictures, "fitted": self.fitted, "tested": self.tested},
+            "quality_labels_left_out": len(self.left_out),
+            "quality_problem": self.problem,
+            "quality_cut_short": self.cut_short,
+            "quality_not_measured": [f"{method}, k = {k}" for method, k in self.not_measured],
+        }
+
+
+def split_pictures(table, seed, test_share=0.25):
+    """Split pictures in two: (training, test) DataFrames, whatever the partitions.
+
+    table: DataFrame with a path. Where every picture lies below a folder Training or Test, these are the parts; else
+    a part of test_share is drawn by a hash of path and seed.
+    """
+    marked, _ = _mark_parts(table, seed, test_share)
+    return tuple(marked.where(F.col("part") == part).drop("part") for part in ("Training", "Test"))
+
+
+def _mark_parts(table, seed, test_share):
+    """Add the column part, Training or Test: (DataFrame, how it was made)."""
+    # The last such folder above that of the label: pictures may well lie in somebody's /data/Test/.
+    folder = F.regexp_extract("path", r".*/(Training|Test)/.*/", 1)
+    if {row[0] for row in table.select(folder).distinct().collect()} == {"Training", "Test"}:
+        return table.withColumn("part", folder), "folders Training and Test"
+    drawn = F.pmod(F.xxhash64(F.lit("part"), "path", F.lit(seed)), F.lit(10_000)) < 10_000 * test_share
+    part = F.when(drawn, "Test").otherwise("Training")
+    return table.withColumn("part", part), f"{100 * test_share:g} % of the pictures drawn to test"
+
+
+def _sample_pictures(marked, seed, max_pictures):
+    """Keep max_pictures at most, in each label and part the same share, and one of each if that many may be kept."""
+    # Not the hash that drew the parts: its smallest values are all in one of them.
+    lot = F.xxhash64(F.lit("sample"), "path", F.lit(seed))
+    group = Window.partitionBy("label", "part")
+    place = (F.row_number().over(group.orderBy(lot, "path")) - 1) / F.count("*").over(group)
+    kept = marked.select("path", place.alias("place")).orderBy("place", lot, "path").limit(max_pictures)
+    return marked.join(F.broadcast(kept.select("path")), "path", "left_semi")
+
+
+def measure(table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=4000, max_seconds=60):
+    """Measure how often a classifier finds the label of pictures that nothing was fitted on. Returns a Quality.
+
+    table: DataFrame (path, label, features). chosen_k: components that the run keeps; counts: others to try. No more
+    than max_pictures are used, drawn by seed, and no more than about max_seconds: jobs under way are then cancelled,
+    and the Quality says what is missing. The PCA is fitted on the training part alone; all is centred by its mean.
+    """
+    start, spark = time.perf_counter(), table.sparkSession
+    quality = Quality(chosen_k)
+    with _bound_time(spark, max_seconds) as over:
+        marked, quality.split = _mark_parts(table.select("path", "label", "features"), seed, test_share)
+        quality.pictures = table.count()
+        if quality.pictures > max_pictures:
+            marked = _sample_pictures(marked, seed, max_pictures)
+        sample = marked.persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            _judge(sample, quality, {*counts, chosen_k}, over)
+        finally:
+            sample.unpersist()
+    quality.cut_short = over.is_set()
+    quality.seconds = time.perf_counter() - start
+    return quality
+
+
+@contextmanager
+def _bound_time(spark, seconds):
+    """Cancel what the block has Spark do once the seconds are over; the block then ends without an error.
+
+    Yields an Event, set when the time is over.
+    """
+    context, group = spark.sparkContext, f"quality-{uuid.uuid4()}"
+    properties = {name: context.getLocalProperty(name) for name in JOB_PROPERTIES}  # Livy has a group a statement
+    over, done = threading.Event(), threading.Event()
+
+    def watch():
+        if not done.wait(seconds):
+            over.set()
+        while not done.wait(0.1):  # again and again: a fit is a job an iteration, and there may be none right now
+            context.cancelJobGroup(group)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    context.setJobGroup(group, "measure quality", interruptOnCancel=True)
+    watcher.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "toPandas attempted Arrow")  # what it makes of a cancelled job
+            yield over
+    except Exception:  # a cancelled job shows as errors of many kinds
+        if not over.is_set():
+            raise
+    finally:
+        done.set()
+        watcher.join()
+        for name, value in properties.items():
+            context.setLocalProperty(name, value)
+
+
+def _judge(sample, quality, counts, over):
+    """Fit and test on a sample (path, label, features, part), and write into quality what comes out."""
+    pictures = sample.select("path", "label", "part", "features").toPandas().sort_values("path")
+    for label, parts in pictures.groupby("label")["part"]:
+        if parts.nunique() == 1:
+            quality.left_out[label] = f"{len(parts)} picture(s), all in the {parts.iloc[0].lower()} part"
+    pictures = pictures[~pictures["label"].isin(quality.left_out)]
+    labels, codes = np.unique(pictures["label"].to_numpy(str), return_inverse=True)
+    if len(labels) < 2:
+        quality.problem = f"{len(labels)} label(s) with pictures in both parts: at least 2 are needed to tell apart"
+        return
+    is_test, features = (pictures["part"] == "Test").to_numpy(), np.stack(pictures["features"])
+    quality.fitted, quality.tested, quality.n_features = int((~is_test).sum()), int(is_test.sum()), features.shape[1]
+    quality.baseline = float((codes[is_test] == np.bincount(codes[~is_test]).argmax()).mean())
+    if (features[~is_test] == features[~is_test][0]).all():
+        quality.problem = f"the {quality.fitted} training pictures have the same features"
+        return
+    pca = reduction.fit_pca(sample.where("part = 'Training'"))
+    _try_counts(sample.sparkSession, _Trial(_project(features, pca), codes, labels, is_test), quality, counts, over)
+
+
+def _project(features, pca):
+    """Project on every component that is more than rounding, in units in which a feature's variance is 1 on average.
+
+    One scale for all features, so that a classifier's regularisation means the same whatever the network.
+    """
+    components = pca.components[:, pca.variance > RANK * pca.variance[0]]
+    return (features - pca.mean) @ components / np.sqrt(pca.variance.mean())
+
+
+def _try_counts(spark, trial, quality, counts, over):
+    """Measure every k by both methods, the numbers most wanted first, and write them into quality."""
+    size = quality.n_features
+    others = sorted(k for k in counts if 0 < k < size)
+    order = list(dict.fromkeys([quality.chosen_k, size, *others]))
+    quality.rows = [Accuracy(k, None, None) for k in sorted(order)]
+    _try_method("neighbours", partial(_predict_by_neighbour, trial, over), trial, quality, order)
+    training = _make_training_table(spark, trial).persist()
+    try:
+        _try_method("logistic", partial(_predict_by_regression, trial, training), trial, quality, order)
+    finally:
+        training.unpersist()
+
+
+def _try_method(method, predict, trial, quality, order):
+    """Measure every k of order by one method. predict: from a number of columns of the scores to the test's codes."""
+    truth, accuracies = trial.codes[trial.is_test], {}
+    for k in order:
+        columns = min(k, trial.scores.shape[1])  # fewer where the training part has no variance left for more
+        if columns not in accuracies:
+            found = predict(columns)
+            accuracies[columns] = float((found == truth).mean())
+            if k == quality.chosen_k:
+                quality.judge = method
+                quality.recall, quality.confusion = _count_confusion(trial.labels[truth], trial.labels[found])
+        quality.rows = [row._replace(**{method: accuracies[columns]}) if row.k == k else row for row in quality.rows]
+
+
+def _count_confusion(truth, found):
+    """Count pairs of labels: ({label: share found}, [(label, found as, count)]), the most frequent first."""
+    pairs = Counter(zip(truth.tolist(), found.tolist(), strict=True))
+    totals = Counter(truth.tolist())
+    recall = {label: pairs[label, label] / totals[label] for label in sorted(totals)}
+    return recall, [(*pair, count) for pair, count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _predict_by_neighbour(trial, over, columns):
+    """Give each test picture the label of the training picture at the smallest Euclidean distance, compared with all.
+
+    One neighbour: three or more did worse, since the pictures of one fruit are alike. Not the cosine: it did no better,
+    and a PCA keeps distances. Raises TimeoutError where the time is over.
+    """
+    known, asked = trial.scores[~trial.is_test, :columns], trial.scores[trial.is_test, :columns]
+    lengths, nearest = (known**2).sum(axis=1), []
+    for first in range(0, len(asked), BLOCK_ROWS):
+        if over.is_set():
+            raise TimeoutError
+        nearest.append((lengths - 2 * asked[first : first + BLOCK_ROWS] @ known.T).argmin(axis=1))
+    return trial.codes[~trial.is_test][np.concatenate(nearest)]
+
+
+def _make_training_table(spark, trial):
+    """Make the training part a DataFrame: (label double, scores array<double>)."""
+    is_training = ~trial.is_test
+    rows = pd.DataFrame({"label": trial.codes[is_training] * 1.0, "scores": list(trial.scores[is_training])})
+    table = spark.createDataFrame(rows, "label double, scores array<double>")
+    # It comes in as many partitions as Arrow batches, of 16 pictures: each would be a task of each iteration.
+    return table.coalesce(spark.sparkContext.defaultParallelism)
+
+
+def _predict_by_regression(trial, training, columns):
+    """Predict the test part's codes by a multinomial logistic regression of pyspark.ml on the first columns.
+
+    Not standardised, which would make the last components count as much as the first.
+    """
+    regression = LogisticRegression(featuresCol="vector", family="multinomial", standardization=False)
+    regression.setRegParam(REGULARISATION).setMaxIter(ITERATIONS)
+    vector = array_to_vector(F.slice("scores", 1, columns)).alias("vector")
+    model = regression.fit(training.select("label", vector))
+    asked = trial.scores[trial.is_test, :columns]
+    return (asked @ model.coefficientMatrix.toArray().T + model.interceptVector.toArray()).argmax(axis=1)
+
+
+def find_neighbours(projection, paths, count=5):
+    """Find the pictures nearest to some others, by Euclidean distance, compared with all.
+
+    projection: DataFrame (path, label, pca). paths: of the pictures asked for. Returns a pandas DataFrame (path, label,
+    neighbour, neighbour_label, distance) of count rows a picture, fewer where there are no more pictures, the nearest
+    first; the picture itself is none. Raises ValueError for a path that is not in the projection.
+    """
+    asked = projection.where(F.col("path").isin(list(paths))).select("path", "label", "pca").toPandas()
+    if unknown := sorted(set(paths) - set(asked["path"])):
+        raise ValueError(f"{unknown[0]} is not in the projection: give a path as its column path has it")
+    points = np.stack(asked["pca"]).astype(np.float64)
+    schema = "path string, label string, neighbour string, neighbour_label string, distance double"
+    search = partial(_search_partition, asked[["path", "label"]], points, count)
+    found = projection.select("path", "label", "pca").mapInPandas(search, schema).toPandas()
+    return found.sort_values(["path", "distance", "neighbour"]).groupby("path").head(count).reset_index(drop=True)
+
+
+def _search_partition(asked, points, count, batches):
+    """Find the count pictures of one partition nearest to each of the points."""
+    size = len(points)
+    best, names = np.full((size, count), np.inf), np.full((size, count, 2), "", object)
+    for batch in batches:
+        values = np.stack(batch["pca"]).astype(np.float64)
+        gaps = np.stack([np.linalg.norm(values - point, axis=1) for point in points])
+        gaps[asked["path"].to_numpy()[:, None] == batch["path"].to_numpy()] = np.inf
+        best = np.concatenate([best, gaps], axis=1)
+        batch_names = batch[["path", "label"]].to_numpy(object)
+        names = np.concatenate([names, np.broadcast_to(batch_names, (size, *batch_names.shape))], axis=1)
+        nearest = best.argsort(axis=1, kind="stable")[:, :count]
+        best = np.take_along_axis(best, nearest, axis=1)
+        names = np.take_along_axis(names, nearest[:, :, None], axis=1)
+    found = asked.loc[asked.index.repeat(best.shape[1])].reset_index(drop=True)
+    found[["neighbour", "neighbour_label"]], found["distance"] = names.reshape(-1, 2), best.ravel()
+    yield found[np.isfinite(found["distance"])]
