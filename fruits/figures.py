@@ -227,6 +227,8 @@ def draw_neighbours(neighbours, pixels):
             mark = "=" if entry.neighbour_label == asked else "≠"
             text = f"{mark} {_shorten(entry.neighbour_label)}\n{entry.distance:.1f}"
             _show_picture(axis, pixels.get(entry.neighbour), text, "black" if mark == "=" else COLOURS[4])
+    if not groups:
+        return _say_only(figure, "There is no other picture to compare with")
     same = int((neighbours["label"] == neighbours["neighbour_label"]).sum())
     _title(figure, f"{same} of the {len(neighbours)} nearest neighbours have the label of the picture on the left")
     return figure

@@ -138,6 +138,7 @@ RULES = {
     "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),
     "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),
     "pca_model": (lambda path: path is None or _is_pca(path), "the folder pca/ that an earlier run left, or nothing"),
+    "quality_seconds": (lambda seconds: _is_number(seconds) and seconds >= 0, "a number of seconds from 0 on"),
     "batch_size": (_is_count, "a whole number from 1 on"),
     "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),

@@ -155,7 +155,8 @@ def test_the_csv_holds_the_projection_with_a_column_for_each_component(smoke):
 def test_the_model_and_the_figures_are_there(smoke):
     assert (smoke.output / "pca" / "metadata").is_dir()
     pictures = sorted((smoke.output / "figures").iterdir())
-    assert [path.name for path in pictures] == ["pictures.png", "two_components.png", "variance.png"]
+    names = ["accuracy", "confusion", "extremes", "neighbours", "pictures", "two_components", "variance"]
+    assert [path.stem for path in pictures] == names
     for path in pictures:
         with Image.open(path) as picture:
             assert picture.format == "PNG"
@@ -177,6 +178,17 @@ def test_the_report_accounts_for_every_picture(smoke):
     assert {"python", "pyspark", "tensorflow", "pillow", "pandas", "pyarrow"} <= set(report["versions"])
 
 
+def test_the_report_says_how_well_labels_are_told_apart(smoke):
+    report = smoke.report
+    used = report["quality_pictures"]
+    assert used["fitted"] + used["tested"] <= used["all"] == count_pictures()
+    # Drawn fruits are easy: far better than a guess, and no better with 8 components than with all features.
+    for name in ("accuracy_features", "accuracy_projection"):
+        assert 0.5 < report[name] <= 1
+    assert report["accuracy_baseline"] < 0.2
+    assert report["accuracy_projection"] <= report["accuracy_features"] + 0.05
+
+
 def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
     assert list(smoke.elsewhere.iterdir()) == []
     assert {path.name for path in smoke.output.iterdir()} == {
@@ -187,13 +199,14 @@ def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
     ]
 
 
-@pytest.mark.parametrize("count", [1, 5], ids=["one picture", "five"])
-def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, tmp_path, count):
+@pytest.mark.parametrize(("count", "seconds"), [(1, 30), (5, 0)], ids=["one picture", "five, their quality not wanted"])
+def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, tmp_path, count, seconds):
     rows = smoke.projection.to_pylist()[::50][:count]
     for row in rows:
         (tmp_path / "images" / row["label"]).mkdir(parents=True)
         shutil.copy(row["path"].removeprefix("file:"), tmp_path / "images" / row["label"])
     values = {"images_path": tmp_path / "images", "output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
+    values["quality_seconds"] = seconds
     options = [word for name, value in values.items() for word in ("-p", name, value)]
     answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options)
     assert answer.returncode == 0, answer.stderr[-3000:]

@@ -18,7 +18,7 @@ NOTEBOOK = PROJECT / "notebooks" / "local.ipynb"
 CLOUD = PROJECT / "notebooks" / "cloud.ipynb"
 NAMES = {
     "images_path", "output_path", "backbone", "weights", "variance_kept",
-    "max_components", "pca_model", "batch_size", "seed", "save_csv", "spark_master",
+    "max_components", "pca_model", "quality_seconds", "batch_size", "seed", "save_csv", "spark_master",
 }  # fmt: skip
 FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruits-360.yaml", "smoke.yaml")]
 NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
@@ -36,7 +36,7 @@ def right(tmp_path):
     return {
         "images_path": str(tmp_path / "pictures"), "output_path": str(tmp_path / "output"),
         "backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "max_components": None,
-        "pca_model": None, "batch_size": 16, "seed": 0, "save_csv": False, "spark_master": "local[*]",
+        "pca_model": None, "quality_seconds": 30, "batch_size": 16, "seed": 0, "save_csv": False, "spark_master": "local[*]",
     }  # fmt: skip
 
 
@@ -95,6 +95,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("variance_kept", value, "a number above 0 and up to 1") for value in NOT_SHARES),
     *(("max_components", value, "a whole number from 1 on, or nothing") for value in NOT_COUNTS),
     *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
+    *(("quality_seconds", value, "a number of seconds from 0 on") for value in [-1, "30", None, True, float("nan")]),
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
