@@ -1,0 +1,364 @@
+"""Accuracies against scikit-learn's on the same split; no leak; the bounds of time and of pictures; odd tables."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, recall_score
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+from fruits import quality
+
+SCHEMA = "path string, label string, features array<float>"
+LABELS = ["Abricot mûr", "Banana", "Kiwi $1", "Lemon"]
+
+
+def make_table(spark, rows, partitions=3):
+    """Make a table (path, label, features) from tuples of these."""
+    return spark.createDataFrame(pd.DataFrame(rows, columns=["path", "label", "features"]), SCHEMA).repartition(
+        partitions
+    )
+
+
+def draw_rows(labels=LABELS, each=50, size=12, spread=1.0, folder="file:/photos"):
+    """Draw vectors around a centre a label; the first columns tell more than the last."""
+    lots, rows = np.random.default_rng(5), []
+    scale = np.geomspace(3, 0.3, size)
+    for label in labels:
+        values = scale * (lots.normal(size=size) + spread * lots.normal(size=(each, size))) + 7
+        rows += [(f"{folder}/{label}/{i:03}.jpg", label, np.float32(value)) for i, value in enumerate(values)]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return draw_rows()
+
+
+@pytest.fixture(scope="module")
+def measured(spark, rows):
+    return quality.measure(make_table(spark, rows), seed=1, chosen_k=4, counts=(1, 2, 8, 500))
+
+
+@pytest.fixture(scope="module")
+def split(spark, rows):
+    """Vectors and labels of both parts: (training X, training y, test X, test y)."""
+    found = []
+    for part in quality.split_pictures(make_table(spark, rows), seed=1):
+        pictures = part.toPandas().sort_values("path")
+        found += [np.float64(np.stack(pictures["features"])), pictures["label"].to_numpy(str)]
+    return found
+
+
+def project(split, k):
+    """Project both parts by scikit-learn's PCA of the training part: (training, test)."""
+    pca = PCA(svd_solver="full").fit(split[0])
+    return pca.transform(split[0])[:, :k], pca.transform(split[2])[:, :k]
+
+
+def find_row(measured, k):
+    return next(row for row in measured.rows if row.k == k)
+
+
+def list_paths(table):
+    return {row.path for row in table.select("path").collect()}
+
+
+def test_the_parts_are_those_of_the_seed_whatever_the_partitions(spark, rows):
+    table = make_table(spark, rows)
+    training, test = (list_paths(part) for part in quality.split_pictures(table, 1))
+    assert training | test == {path for path, _, _ in rows}
+    assert not training & test
+    assert 0.15 < len(test) / len(rows) < 0.35
+    again = quality.split_pictures(make_table(spark, rows[::-1], 7), 1)
+    assert [list_paths(part) for part in again] == [training, test]
+    assert list_paths(quality.split_pictures(table, 2)[1]) != test
+    assert list_paths(quality.split_pictures(table, 1, test_share=0)[1]) == set()
+
+
+@pytest.mark.parametrize(
+    ("paths", "test"),
+    [
+        (["file:/f/Training/Apple Red 1/0.jpg", "file:/f/Test/Apple Red 1/1.jpg"], ["file:/f/Test/Apple Red 1/1.jpg"]),
+        (["file:/Test/f/Training/Kiwi/a.jpg", "file:/Test/f/Test/Kiwi/b.jpg"], ["file:/Test/f/Test/Kiwi/b.jpg"]),
+    ],
+    ids=["as in Fruits-360", "below a folder of that name"],
+)
+def test_folders_training_and_test_are_the_parts(spark, paths, test):
+    table = make_table(spark, [(path, "Kiwi", [1.0]) for path in paths])
+    training, held = quality.split_pictures(table, 0)
+    assert (list_paths(held), list_paths(training)) == (set(test), set(paths) - set(test))
+    assert training.columns == table.columns
+    assert quality.measure(table, 0, 1).split == "folders Training and Test"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [f"file:/Test/mine/Kiwi/{i}.jpg" for i in range(40)],
+        [f"file:/f/{part}/{i}.jpg" for part in ("Training", "Test") for i in range(20)],
+        [f"file:/f/{part}/Kiwi/{part}_{i}.jpg" for part in ("Training", "Test", "Validation") for i in range(20)],
+    ],
+    ids=["one of them only", "as labels", "beside others"],
+)
+def test_other_folders_of_that_name_are_no_parts(spark, paths):
+    training, test = quality.split_pictures(make_table(spark, [(path, "Kiwi", [1.0]) for path in paths]), 0)
+    assert 0 < test.count() < training.count()
+    assert quality._mark_parts(training, 0, 0.25)[1] == "25 % of the pictures drawn to test"
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 8, 12])
+def test_neighbours_are_as_accurate_as_scikit_learns(measured, split, k):
+    training, test = project(split, k)
+    expected = KNeighborsClassifier(1, algorithm="brute").fit(training, split[1]).score(test, split[3])
+    assert find_row(measured, k).neighbours == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 8])
+def test_the_regression_is_as_accurate_as_scikit_learns(measured, split, k):
+    training, test = (scores / np.sqrt(split[0].var(axis=0, ddof=1).mean()) for scores in project(split, k))
+    expected = LogisticRegression(C=1 / (len(training) * 0.01), max_iter=2000).fit(training, split[1])
+    assert find_row(measured, k).logistic == pytest.approx(expected.score(test, split[3]), abs=0.04)
+
+
+def test_the_last_row_is_as_accurate_as_scikit_learn_on_the_features_themselves(measured, split):
+    scale = np.sqrt(split[0].var(axis=0, ddof=1).mean())
+    training, test = ((part - split[0].mean(axis=0)) / scale for part in (split[0], split[2]))
+    regression = LogisticRegression(C=1 / (len(training) * 0.01), max_iter=2000).fit(training, split[1])
+    nearest = KNeighborsClassifier(1, algorithm="brute").fit(split[0], split[1])
+    last = measured.rows[-1]
+    assert last.k == measured.n_features == 12
+    assert last.logistic == pytest.approx(regression.score(test, split[3]), abs=0.04)
+    assert last.neighbours == nearest.score(split[2], split[3])
+
+
+def test_counts_beyond_the_features_are_left_out_and_the_rest_is_in_order(measured):
+    assert [row.k for row in measured.rows] == [1, 2, 4, 8, 12]
+    assert not measured.not_measured
+    assert (measured.cut_short, measured.problem, measured.judge) == (False, None, "logistic")
+
+
+def test_recall_and_confusion_are_those_of_sklearn_metrics(split):
+    truth = split[3]
+    found = np.random.default_rng(0).permutation(truth)
+    recall, confusion = quality._count_confusion(truth, found)
+    assert recall == dict(zip(LABELS, recall_score(truth, found, labels=LABELS, average=None), strict=True))
+    counts = pd.DataFrame(confusion).pivot_table(index=0, columns=1, values=2, fill_value=0, aggfunc="sum")
+    np.testing.assert_array_equal(counts.to_numpy(), confusion_matrix(truth, found, labels=LABELS))
+    assert [count for *_, count in confusion] == sorted((count for *_, count in confusion), reverse=True)
+
+
+def test_recall_and_confusion_agree_with_the_accuracy_at_the_chosen_k(measured, split):
+    right = sum(count for label, found, count in measured.confusion if label == found)
+    assert sum(count for *_, count in measured.confusion) == measured.tested == len(split[3])
+    assert right / measured.tested == find_row(measured, 4).logistic
+    totals = pd.Series(split[3]).value_counts()
+    assert sum(measured.recall[label] * totals[label] for label in LABELS) == pytest.approx(right)
+
+
+def test_the_baseline_is_the_label_most_frequent_in_training(measured, split):
+    labels, counts = np.unique(split[1], return_counts=True)
+    assert measured.baseline == (split[3] == labels[counts.argmax()]).mean()
+
+
+def test_nothing_of_the_test_part_is_used_to_fit(spark, rows, measured, monkeypatch):
+    table = make_table(spark, rows)
+    test = list_paths(quality.split_pictures(table, 1)[1])
+    seen, fit_pca, make = [], quality.reduction.fit_pca, quality._make_training_table
+
+    def note_pictures(training):
+        seen.append(list_paths(training))
+        return fit_pca(training)
+
+    def note_rows(session, trial):
+        training = make(session, trial)
+        seen.append(training.count())
+        return training
+
+    monkeypatch.setattr(quality.reduction, "fit_pca", note_pictures)
+    monkeypatch.setattr(quality, "_make_training_table", note_rows)
+    assert quality.measure(table, 1, 4, counts=()).fitted == len(rows) - len(test)
+    assert seen == [{path for path, _, _ in rows} - test, len(rows) - len(test)]
+
+
+def test_labels_drawn_by_lot_are_found_no_better_than_by_lot(spark):
+    # Were a test picture among those that are known, its nearest neighbour would be itself.
+    lots = np.random.default_rng(0)
+    rows = [(f"file:/f/x/{i}.jpg", LABELS[i % 4], np.float32(lots.normal(size=6))) for i in range(400)]
+    found = quality.measure(make_table(spark, rows), 0, 3, counts=())
+    assert all(accuracy < 0.45 for row in found.rows for accuracy in row[1:])
+
+
+def test_a_cap_keeps_labels_in_proportion_and_is_that_of_the_seed(spark):
+    rows = draw_rows(["Apple"], each=300) + draw_rows(["Kiwi"], each=60) + draw_rows(["Rare"], each=12)
+    marked = quality._mark_parts(make_table(spark, rows), 1, 0.25)[0]
+    sample = quality._sample_pictures(marked, 1, 62).toPandas()
+    assert len(sample) == 62
+    shares = sample.groupby(["label", "part"]).size() / marked.toPandas().groupby(["label", "part"]).size()
+    large = shares["Apple"].tolist() + [shares["Kiwi", "Training"]]
+    np.testing.assert_allclose(large, 62 / 372, rtol=0.25)
+    assert set(sample.loc[sample["label"] == "Rare", "part"]) == {"Training", "Test"}
+    again = quality._sample_pictures(marked.repartition(7), 1, 62).toPandas()
+    assert set(again["path"]) == set(sample["path"])
+    other = quality._sample_pictures(marked, 2, 62).toPandas()
+    assert set(other["path"]) != set(sample["path"])
+
+
+def test_a_capped_measure_says_how_many_pictures_it_saw_and_keeps_none_in_memory(spark, rows):
+    held = len(spark.sparkContext._jsc.getPersistentRDDs())
+    found = quality.measure(make_table(spark, rows), 1, 4, counts=(), max_pictures=80)
+    assert len(spark.sparkContext._jsc.getPersistentRDDs()) == held
+    assert (found.pictures, found.fitted + found.tested) == (200, 80)
+    assert found.list_numbers()["quality_pictures"] == {"all": 200, "fitted": found.fitted, "tested": found.tested}
+
+
+def test_the_numbers_for_the_report_are_plain(measured):
+    numbers = json.loads(json.dumps(measured.list_numbers()))
+    assert numbers["accuracy_features"] == measured.rows[-1].logistic
+    assert numbers["accuracy_projection"] == find_row(measured, 4).logistic
+    assert numbers["accuracy_neighbours_projection"] == find_row(measured, 4).neighbours
+    assert numbers["quality_components_enough"] == measured.find_enough()
+    assert numbers["quality_not_measured"] == []
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "tested", "enough"),
+    [
+        ({2: 0.5, 5: 0.89, 10: 0.9, 20: 0.85}, 400, 5),  # one standard error of 0.9 is 0.015
+        ({2: 0.5, 5: 0.88, 10: 0.9, 20: 0.9}, 400, 10),
+        ({2: 0.5, 5: 0.88, 10: 0.9, 20: 0.9}, 100, 5),
+        ({2: 1.0, 5: 1.0}, 100, 2),
+        ({2: 0.5, 5: None}, 100, None),
+        ({}, 0, None),
+    ],
+)
+def test_enough_components_are_within_one_standard_error_of_the_best(accuracies, tested, enough):
+    rows = [quality.Accuracy(k, accuracy, None) for k, accuracy in accuracies.items()]
+    assert quality.Quality(2, tested=tested, rows=rows).find_enough() == enough
+
+
+def test_what_the_time_did_not_suffice_for_is_said(spark, rows, monkeypatch):
+    nearest, regress, bounds = quality._predict_by_neighbour, quality._predict_by_regression, []
+
+    def keep_bound(trial, over, columns):
+        bounds.append(over)
+        return nearest(trial, over, columns)
+
+    def regress_once(trial, training, columns):
+        if columns == 4:
+            return regress(trial, training, columns)
+        bounds[0].set()
+        raise RuntimeError("a job was cancelled")
+
+    monkeypatch.setattr(quality, "_predict_by_neighbour", keep_bound)
+    monkeypatch.setattr(quality, "_predict_by_regression", regress_once)
+    found = quality.measure(make_table(spark, rows), 1, 4, counts=(2,))
+    assert (found.cut_short, found.judge, found.find_enough()) == (True, "logistic", None)
+    assert found.find_enough("neighbours") in (2, 4, 12)
+    assert found.list_numbers()["quality_not_measured"] == ["logistic, k = 2", "logistic, k = 12"]
+    assert found.list_numbers()["accuracy_projection"] == find_row(found, 4).logistic > 0.5
+
+
+def work_long(spark):
+    spark.range(2).mapInPandas(lambda batches: (time.sleep(60) or batch for batch in batches), "id long").count()
+
+
+def work_often(spark):
+    """Work like a fit, a short job an iteration, of which a single cancel may hit none."""
+    for _ in range(10_000):
+        spark.range(1).count()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("work", [work_long, work_often])
+def test_jobs_under_way_are_cancelled_when_the_time_is_over(spark, work):
+    start = time.perf_counter()
+    with quality._bound_time(spark, 0.5) as over:
+        work(spark)
+    assert over.is_set()
+    assert time.perf_counter() - start < 30
+    assert not spark.sparkContext.statusTracker().getActiveJobsIds()
+    assert spark.range(3).count() == 3
+
+
+def test_no_time_at_all_gives_an_answer_without_numbers(spark, rows):
+    found = quality.measure(make_table(spark, rows), 1, 4, max_seconds=0)
+    assert found.cut_short
+    assert found.list_numbers()["accuracy_features"] is None
+    assert found.list_numbers()["quality_cut_short"]
+
+
+def test_the_time_bound_leaves_the_callers_job_group_and_hides_no_error(spark):
+    spark.sparkContext.setJobGroup("of the caller", "a cell")
+    with pytest.raises(KeyError, match="quality-"), quality._bound_time(spark, 60):
+        raise KeyError(spark.sparkContext.getLocalProperty("spark.jobGroup.id"))
+    assert spark.sparkContext.getLocalProperty("spark.jobGroup.id") == "of the caller"
+    for name in quality.JOB_PROPERTIES:
+        spark.sparkContext.setLocalProperty(name, None)
+    with quality._bound_time(spark, 60):
+        pass
+    assert spark.sparkContext.getLocalProperty("spark.jobGroup.id") is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([], "0 label"),
+        (draw_rows(["Kiwi"]), "1 label"),
+        ([(f"file:/f/{i}/a.jpg", str(i), [float(i), 1.0]) for i in range(20)], "0 label"),
+        ([(path, label, [1.0, 2.0]) for path, label, _ in draw_rows()], "the same features"),
+    ],
+    ids=["no picture", "one label", "labels of one picture", "the same features"],
+)
+def test_what_cannot_be_judged_is_said_and_stops_nothing(spark, rows, problem):
+    found = quality.measure(make_table(spark, rows), 1, 2)
+    assert problem in found.problem
+    assert not found.cut_short
+    assert json.loads(json.dumps(found.list_numbers()))["accuracy_projection"] is None
+
+
+def test_a_label_in_one_part_only_is_left_out_with_the_reason(spark, rows):
+    found = quality.measure(make_table(spark, [*rows, ("file:/f/Sole/1.jpg", "Sole", np.ones(12))]), 1, 4, counts=())
+    assert list(found.left_out) == ["Sole"]
+    assert found.left_out["Sole"].startswith("1 picture(s), all in the t")
+    assert sorted(found.recall) == sorted(LABELS)
+    assert found.list_numbers()["quality_labels_left_out"] == 1
+
+
+def test_fewer_pictures_than_features_and_constant_ones_are_measured(spark):
+    rows = [(path, label, np.append(values, [3, 3])) for path, label, values in draw_rows(each=12, size=60)]
+    found = quality.measure(make_table(spark, rows), 1, 55, counts=(2, 58))
+    assert [row.k for row in found.rows] == [2, 55, 58, 62]
+    assert not found.not_measured
+    assert found.rows[2][1:] == found.rows[3][1:]
+    assert found.rows[3].logistic > 0.9
+
+
+def test_neighbours_are_those_of_scikit_learn(spark, rows):
+    projection = make_table(spark, rows, 5).withColumnRenamed("features", "pca")
+    asked = [rows[0][0], rows[77][0]]
+    found = quality.find_neighbours(projection, asked, 4)
+    values = np.float64([values for _, _, values in rows])
+    distances, places = NearestNeighbors(n_neighbors=5).fit(values).kneighbors(values[[0, 77]])
+    assert found["path"].tolist() == [path for path in asked for _ in range(4)]
+    assert found["label"].tolist() == [LABELS[0]] * 4 + [LABELS[1]] * 4
+    assert found["neighbour"].tolist() == [rows[place][0] for place in places[:, 1:].ravel()]
+    assert found["neighbour_label"].tolist() == [rows[place][1] for place in places[:, 1:].ravel()]
+    np.testing.assert_allclose(found["distance"], distances[:, 1:].ravel(), rtol=1e-9)
+
+
+def test_there_are_no_more_neighbours_than_pictures_and_a_twin_is_one(spark):
+    rows = [(f"file:/f/{i}.jpg", "Kiwi", [float(i // 2), 0.0]) for i in range(3)]
+    found = quality.find_neighbours(make_table(spark, rows).withColumnRenamed("features", "pca"), [rows[0][0]], 5)
+    assert found["neighbour"].tolist() == [rows[1][0], rows[2][0]]
+    assert found["distance"].tolist() == [0, 1]
+
+
+def test_neighbours_of_an_unknown_picture_are_refused(spark, rows):
+    projection = make_table(spark, rows).withColumnRenamed("features", "pca")
+    with pytest.raises(ValueError, match=r"nowhere.jpg is not in the projection.*column path"):
+        quality.find_neighbours(projection, [rows[0][0], "nowhere.jpg"])
