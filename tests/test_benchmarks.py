@@ -38,6 +38,17 @@ def test_the_benchmark_measures_three_contenders_that_agree(tmp_path):
     assert (output / "bench.png").stat().st_size > 10_000
 
 
+def test_the_pcas_benchmark_measures_two_ways_that_agree(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "pca.py", "--rows", "1200", "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "pca.json").read_text())
+    assert found["variance_ratio_difference"] < 1e-6
+    assert found["times_as_fast"] == [found["seconds"]["plain"][0] / found["seconds"]["project"][0]]
+    assert all(peaks["driver"] > 50 for peaks in found["peak_mib"].values())
+    assert "times as fast, parquet to parquet" in done.stdout
+
+
 def test_the_benchmark_says_what_is_wrong_with_an_empty_folder(tmp_path):
     done = subprocess.run([*BENCH, "--pictures", tmp_path], capture_output=True, text=True)
     assert done.returncode == 1
