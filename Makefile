@@ -2,8 +2,9 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 VENV := .venv
 RUN := data/output/local
-# JupyterHub's proxy, of npm: the last version that runs on Debian's Node, 18.
+# JupyterHub's proxy, from npm: the last version for Node 18, Debian's. Without npm, what needs it is not tested.
 HUB_PROXY := configurable-http-proxy@5.1.0
+HUB := $(if $(shell command -v npm),$(VENV)/$(HUB_PROXY))
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .PHONY: run test cloud-test lab bench sample clean help
@@ -20,7 +21,7 @@ test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pytest --ignore tests/test_cloud.py --ignore tests/test_hub.py
 
-cloud-test: $(VENV)/installed-cloud $(if $(shell command -v npm),$(VENV)/$(HUB_PROXY))  ## run the cloud's notebook on this machine: S3, sparkmagic, JupyterHub (needs libkrb5-dev, gcc, npm, chromium)
+cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this machine (needs what .ci/run installs)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pytest tests/test_cloud.py tests/test_hub.py
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab
