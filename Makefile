@@ -19,10 +19,10 @@ run: $(VENV)/installed  ## run the notebook on the sample pictures
 
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pytest --ignore tests/test_cloud.py --ignore tests/test_hub.py
+	$(VENV)/bin/pytest --ignore tests/cloud
 
 cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this machine (needs what .ci/run installs)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pytest tests/test_cloud.py tests/test_hub.py
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pytest tests/cloud
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks

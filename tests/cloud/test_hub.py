@@ -1,6 +1,6 @@
 """A person at JupyterHub: logs in, opens cloud.ipynb, runs all its cells and sees the figures, in a real browser.
 
-Livy and S3 are those of cloud_fixtures.py. Needs Chromium, and Node for the hub's proxy.
+Livy and S3 are those of one_machine.py. Needs Chromium, and Node for the hub's proxy.
 """
 
 import base64
@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 import boto3
-import cloud_fixtures
 import nbformat
 import numpy as np
 import psutil
 import pytest
 import requests
-from cloud_fixtures import BUCKET, CLOUD, PICTURES_A_KIND, find_free_port
+from cfnlint.decode import decode_str
+from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port
 from papermill import execute_notebook
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -32,13 +32,9 @@ BIN = Path(sys.executable).parent
 PROGRAMS = ("chromium", "node", "configurable-http-proxy")
 FOUND = {name: shutil.which(name, path=f"{BIN}:{os.environ['PATH']}") for name in PROGRAMS}
 MISSING = [name for name, path in FOUND.items() if not path]
-pytestmark = [
-    cloud_fixtures.needs_maven,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; no hub in a browser"),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; no hub in a browser")
 USER, PASSWORD = "jovyan", secrets.token_urlsafe()
 PATIENCE = 600  # seconds for the whole notebook, and for Livy's first session, which fetches S3A's jars
-aws, pictures, livy = cloud_fixtures.aws, cloud_fixtures.pictures, cloud_fixtures.livy  # found by these names
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +42,23 @@ def home(livy, pictures, tmp_path_factory):
     """Prepare the user's folder: cloud.ipynb with this run's values, as cluster.ipynb does, and where Livy is."""
     home = tmp_path_factory.mktemp("hub") / USER
     (home / ".sparkmagic").mkdir(parents=True)
-    # For the rest sparkmagic's own settings, as a person has them; those of headless.py are for runs without one.
+    # For the rest sparkmagic's own settings and those of the cluster's hub, whose values are all text.
     credentials = {"username": "", "password": "", "url": livy, "auth": "None"}
     settings = {"kernel_python_credentials": credentials, "livy_session_startup_timeout_seconds": PATIENCE}
-    (home / ".sparkmagic" / "config.json").write_text(json.dumps(settings))
+    (home / ".sparkmagic" / "config.json").write_text(json.dumps(settings | read_hub_settings()))
     values = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/output", "max_components": 8}
     execute_notebook(CLOUD, home / "cloud.ipynb", values, prepare_only=True)
+    values |= {"images_path": "s3://fruits-london/images", "output_path": f"s3://{BUCKET}/london"}
+    execute_notebook(CLOUD, home / "london.ipynb", values, prepare_only=True)
     return home
+
+
+def read_hub_settings():
+    """Read what emr-cluster.yaml sets for sparkmagic in the hub: {name: str}."""
+    template = decode_str((ROOT / "emr-cluster.yaml").read_text())[0]
+    configurations = template["Resources"]["Cluster"]["Properties"]["Configurations"]
+    (found,) = [one for one in configurations if one["Classification"] == "jupyter-sparkmagic-conf"]
+    return found["ConfigurationProperties"]
 
 
 @pytest.fixture(scope="module")
@@ -125,20 +131,8 @@ def log_in(page, hub, password):
     page.get_by_role("button", name="Sign in").click()
 
 
-def choose(page, menu, entry):
-    """Choose an entry of JupyterLab's menus."""
-    page.get_by_role("menuitem", name=menu, exact=True).click()
-    page.locator(".lm-Menu").get_by_text(entry, exact=True).click()
-
-
-@pytest.fixture(scope="module")
-def page(hub, browser):
-    """Log in, open cloud.ipynb, run all its cells and save it: the page."""
-    page = browser.new_page(viewport={"width": 1400, "height": 1200})  # holds any figure
-    page.set_default_timeout(60_000)
-    log_in(page, hub, PASSWORD)
-    page.get_by_role("button", name="No", exact=True).click()  # no news of Jupyter's
-    page.get_by_role("listitem", name="cloud.ipynb").dblclick()
+def run_all(page):
+    """Run all cells of the notebook that is open, and save it."""
     expect(page.get_by_text("PySpark | Idle")).to_be_visible()  # earlier, JupyterLab asks for a kernel
     choose(page, "Run", "Run All Cells")
     waiting = page.locator(".jp-InputPrompt", has_text="[*]")
@@ -146,6 +140,29 @@ def page(hub, browser):
     expect(waiting).to_have_count(0, timeout=PATIENCE * 1000)
     choose(page, "File", "Save Notebook")
     expect(page.locator(".jp-mod-dirty")).to_have_count(0)
+
+
+def choose(page, menu, entry):
+    """Choose an entry of JupyterLab's menus."""
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.locator(".lm-Menu").get_by_text(entry, exact=True).click()
+
+
+def shut_down(page):
+    """Shut down the kernel of the notebook that is open."""
+    choose(page, "Kernel", "Shut Down Kernel")
+    expect(page.get_by_text("No Kernel", exact=True)).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def page(hub, browser):
+    """Log in, open cloud.ipynb, run all its cells and save it: the page."""
+    page = browser.new_context(viewport={"width": 1400, "height": 1200}).new_page()  # holds any figure
+    page.set_default_timeout(60_000)
+    log_in(page, hub, PASSWORD)
+    page.get_by_role("button", name="No", exact=True).click()  # no news of Jupyter's
+    page.get_by_role("listitem", name="cloud.ipynb").dblclick()
+    run_all(page)
     return page
 
 
@@ -155,10 +172,10 @@ def saved(page, home):
     return nbformat.read(home / "cloud.ipynb", as_version=4)
 
 
-def list_results(prefix=""):
-    """List what the run has put into the bucket: keys below its output folder."""
-    listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"output/{prefix}")["Contents"]
-    return [entry["Key"].removeprefix("output/") for entry in listed]
+def list_results(folder="output/"):
+    """List what a run has put into a folder of the bucket: keys below it."""
+    listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=folder).get("Contents", [])
+    return [entry["Key"].removeprefix(folder) for entry in listed]
 
 
 def test_a_wrong_password_is_refused(hub, browser):
@@ -206,7 +223,7 @@ def test_the_figures_are_seen_as_they_were_drawn(page, saved, tmp_path):
     cells = [cell for cell in saved.cells if cell.source == "%matplot plt"]
     drawn = [output.data["image/png"] for cell in cells for output in cell.outputs if "image/png" in output.data]
     shown = page.locator(".jp-RenderedImage img")
-    assert len(cells) == len(drawn) == shown.count() == len(list_results("figures/")) >= 3
+    assert len(cells) == len(drawn) == shown.count() == len(list_results("output/figures/")) >= 3
     for number, figure in enumerate(drawn):
         seen = look_at(page, shown.nth(number), figure)
         page.screenshot(path=tmp_path / f"figure-{number + 1}.png")
@@ -226,7 +243,20 @@ def test_the_results_lie_on_s3(page):
     assert {"features", "rejected", "pca", "projection", "figures", "report.json"} <= folders
 
 
+def test_a_bucket_outside_the_union_stops_all_the_cells_after_its_refusal(page, home):
+    london = page.context.new_page()
+    london.set_default_timeout(60_000)
+    london.goto(page.url.replace("cloud.ipynb", "london.ipynb").replace("/lab/", "/lab/workspaces/london/"))
+    run_all(london)
+    shut_down(london)
+    london.close()
+    cells = [cell for cell in nbformat.read(home / "london.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    (refusal,) = [number for number, cell in enumerate(cells) if headless.find_failures([cell])]
+    assert "London" in str(headless.find_failures([cells[refusal]]))
+    assert [cell.outputs for cell in cells[refusal + 1 :]] == [[]] * (len(cells) - refusal - 1)
+    assert set(list_results("london/")) <= {""}  # the folder itself, which was tried
+
+
 def test_shutting_the_kernel_down_ends_the_session_of_spark(page, livy):
-    choose(page, "Kernel", "Shut Down Kernel")
-    expect(page.get_by_text("No Kernel", exact=True)).to_be_visible()
+    shut_down(page)
     assert requests.get(f"{livy}/sessions", timeout=10).json() == {"sessions": []}

@@ -3,26 +3,25 @@
 Livy is stood in for by livy.py. Needs Maven Central, for S3A's jars.
 """
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 
 import boto3
-import cloud_fixtures
 import nbformat
 import numpy as np
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from cloud_fixtures import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port
+from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port, serve_livy
 
 LOCAL = ROOT / "notebooks" / "local.ipynb"
-aws, pictures, livy = cloud_fixtures.aws, cloud_fixtures.pictures, cloud_fixtures.livy  # found by these names
-pytestmark = cloud_fixtures.needs_maven
 
 
 def run_headless(folder, livy, parameters):
@@ -103,6 +102,26 @@ def test_a_remote_error_ends_in_a_failure_that_says_what_to_do(livy, pictures, t
     answer, _ = run_headless(tmp_path / "run", livy, parameters | changed)
     assert answer.returncode == 1
     assert re.search(message, answer.stderr, re.S), answer.stderr[-3000:]
+
+
+def test_a_livy_that_dies_on_the_way_ends_in_a_failure_that_names_it(aws, pictures, tmp_path):
+    parameters = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/unfinished"}
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump(parameters))
+    files = [CLOUD, tmp_path / "executed.ipynb", "--parameters", tmp_path / "cloud.yaml"]
+    with serve_livy(aws, tmp_path) as (address, group):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fruits.headless", *files, "--livy", address],
+            env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if re.search(r"\b[23]\d%", line):  # of the cells
+                with contextlib.suppress(ProcessLookupError):  # two lines may pass before it shows
+                    os.killpg(group, signal.SIGKILL)
+        assert process.wait(60) == 1
+    assert re.search(r"headless: Livy does not answer at .*systemctl status livy-server", said[-1])
+    assert nbformat.read(tmp_path / "executed.ipynb", as_version=4).metadata.papermill.exception
 
 
 def test_a_livy_that_does_not_answer_is_said_at_once(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import boto3
@@ -18,7 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from fruits import session
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLOUD = ROOT / "notebooks" / "cloud.ipynb"
 S3A = "org.apache.hadoop:hadoop-aws:3.3.4,com.amazonaws:aws-java-sdk-bundle:1.12.262"  # as pyspark 3.5's Hadoop
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2/org/apache/hadoop/hadoop-aws/3.3.4/hadoop-aws-3.3.4.pom"
@@ -32,9 +33,6 @@ def can_reach_maven():
         return urllib.request.urlopen(MAVEN_CENTRAL, timeout=20).status == 200
     except (urllib.error.URLError, TimeoutError):
         return False
-
-
-needs_maven = pytest.mark.skipif(not can_reach_maven(), reason="Maven Central does not answer: no jars for S3A")
 
 
 def find_free_port():
@@ -86,8 +84,17 @@ def pictures(aws, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def livy(aws, tmp_path_factory):
-    """Serve Livy's interface, with Spark settings that send s3:// to moto: its address."""
-    folder, port = tmp_path_factory.mktemp("livy"), find_free_port()
+    """Serve Livy's interface: its address."""
+    with serve_livy(aws, tmp_path_factory.mktemp("livy")) as (address, _):
+        yield address
+
+
+@contextmanager
+def serve_livy(aws, folder):
+    """Serve Livy's interface, with Spark settings that send s3:// to moto: (its address, its process group)."""
+    if not can_reach_maven():
+        pytest.skip("Maven Central does not answer: no jars for S3A")
+    port = find_free_port()
     conf = {
         "spark.master": "local[2]",
         "spark.driver.memory": "2g",
@@ -114,6 +121,9 @@ def livy(aws, tmp_path_factory):
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.1)
-    yield address
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+    try:
+        yield address, server.pid
+    finally:
+        with suppress(ProcessLookupError):  # a test may have killed it
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -30,7 +30,7 @@ from sagemaker_studio_sparkmagic_lib import cli
 
 from fruits import cluster, parameters
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "cluster.ipynb"
 REGION, BUCKET = "eu-west-3", f"fruits-{ACCOUNT}-eu-west-3"
 LOG = "\n".join([*(f"line {number}" for number in range(100)), "headless: cell 12 failed: no such picture"])

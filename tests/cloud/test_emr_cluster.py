@@ -28,7 +28,7 @@ from moto.iam.models import AWSManagedPolicy, iam_backends
 
 from fruits import regions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "emr-cluster.yaml").read_text()
 TEMPLATE = json.loads(json.dumps(cfn_yaml.loads(TEXT)))
 REGION, ACCOUNT = "eu-west-3", "123456789012"
@@ -895,6 +895,8 @@ def check_other_settings(deployed):
     assert re.fullmatch(r"[1-5]?\dm", livy["livy.server.session.timeout"])  # an idle session keeps a cluster alive
     hub = settings["jupyter-s3-conf"]["Properties"]
     assert hub == {"s3.persistence.enabled": "true", "s3.persistence.bucket": BUCKET}
+    # Else a cell that failed would not stop those after it. As text, any value counts as true.
+    assert settings["jupyter-sparkmagic-conf"]["Properties"] == {"all_errors_are_fatal": "true"}
     yarn = settings["yarn-site"]["Properties"]
     assert yarn["yarn.node-labels.enabled"] == "true"
     assert yarn["yarn.node-labels.am.default-node-label-expression"] == "CORE"
