@@ -22,6 +22,7 @@ NO_SECRETS = (  # what looks like a secret to a scanner and is none: a piece of 
     '"AWS_SECRET_ACCESS_KEY": "test"',
     '"89504e470d0a1a0a',  # a picture
     '{"chpasswd": "exit 1"}',
+    "PASSWORD = \"jovyan\", secrets.token_urlsafe()",
 )
 LONGEST_FUNCTION, MEDIAN_FUNCTION = 40, 10  # lines, without the docstring
 
