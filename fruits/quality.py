@@ -99,6 +99,7 @@ class Quality:
             "accuracy_neighbours_features": features.neighbours,
             "accuracy_neighbours_projection": chosen.neighbours,
             "accuracy_baseline": self.baseline,
+            "recall": {label: round(share, 4) for label, share in self.recall.items()},
             "quality_components_enough": self.find_enough(),
             "quality_split": self.split,
             "quality_pictures": {"all": self.pictures, "fitted": self.fitted, "tested": self.tested},

@@ -60,8 +60,12 @@ class Report:
             )
 
     def summarize(self):
-        """Write the report as lines of text, in two columns: a notebook behind Livy shows nothing else."""
-        rows = self.values | {f"seconds, {step}": seconds for step, seconds in self.seconds.items()}
+        """Write the report as lines of text, in two columns: a notebook behind Livy shows nothing else.
+
+        What has parts of its own, such as a number for each label, stands in report.json only.
+        """
+        rows = {name: value for name, value in self.values.items() if not isinstance(value, dict)}
+        rows |= {f"seconds, {step}": seconds for step, seconds in self.seconds.items()}
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 

@@ -142,7 +142,7 @@ def walk_steps(spark, folder, output):
 
     names = {
         "spark": spark, "images_path": str(folder), "output_path": str(output), "run": report.Report(),
-        "backbone": "EfficientNetLite0", "weights": "imagenet", "seed": 0, "batch_size": 16,
+        "backbone": "EfficientNetLite0", "weights": "imagenet", "pca_model": None, "seed": 0, "batch_size": 16,
     }  # fmt: skip
     for step in read_steps():
         exec(step, names)  # noqa: S102 -- the project's own notebook

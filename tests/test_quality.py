@@ -223,6 +223,7 @@ def test_the_numbers_for_the_report_are_plain(measured):
     assert numbers["accuracy_neighbours_projection"] == find_row(measured, 4).neighbours
     assert numbers["quality_components_enough"] == measured.find_enough()
     assert numbers["quality_not_measured"] == []
+    assert numbers["recall"] == pytest.approx(measured.recall, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.feature import PCA, StandardScaler
 from pyspark.ml.functions import array_to_vector
+from sklearn.decomposition import PCA as SklearnPca  # noqa: N811 -- pyspark's has the same name
 
 from fruits import reduction
 
@@ -83,6 +84,8 @@ def test_the_fit_equals_numpys_singular_values(spark, kind, partitions):
     signs = np.sign((pca.components[:, :rank] * directions[:, :rank]).sum(axis=0))
     ours = (np.float64(values) - pca.mean) @ pca.components[:, :rank] * signs
     np.testing.assert_allclose(ours, scores[:, :rank], atol=1e-4 * np.abs(scores).max())
+    theirs = SklearnPca(svd_solver="full").fit(np.float64(values))
+    np.testing.assert_allclose(pca.variance_ratio[: len(variance)], theirs.explained_variance_ratio_, atol=1e-6)
 
 
 def test_the_largest_entry_of_each_component_is_positive(spark):
