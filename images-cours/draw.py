@@ -140,8 +140,8 @@ def draw_broadcast():
     """What a Spark broadcast saves: weights sent once per executor instead of in every task."""
     return page(
         622, "What a Spark broadcast saves",
-        f"EfficientNet-Lite0 cut before its classifier: {PARAMETERS / 1e6:.2f} million float32 weights = "
-        f"{name_size(WEIGHT_BYTES)}",
+        f"EfficientNet-Lite0 without its classifier: {PARAMETERS / 1e6:.2f} million weights, "
+        f"{name_size(WEIGHT_BYTES)}. Example: {TASKS:,} tasks of 256 pictures",
         draw_half(MARGIN, False, "Without a broadcast: in every task", BAD, TASKS, "tasks",
                   "JSON + weights → network, again in every task", f"the same bytes, {TASKS:,} times over"),
         draw_half(492, True, "With a broadcast: once per executor", GOOD, EXECUTORS, "executors",
