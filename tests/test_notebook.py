@@ -207,7 +207,7 @@ def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smok
         shutil.copy(row["path"].removeprefix("file:"), tmp_path / "images" / row["label"])
     values = {"images_path": tmp_path / "images", "output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
     values["quality_seconds"] = seconds
-    options = [word for name, value in values.items() for word in ("-p", name, value)]
+    options = [word for name, value in values.items() for word in ("-p", name, str(value))]
     answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options)
     assert answer.returncode == 0, answer.stderr[-3000:]
     table = pq.read_table(tmp_path / "out" / "projection").to_pylist()
@@ -226,7 +226,7 @@ def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurize
     other.set_weights(weights)
     other.save_weights(tmp_path / "other.weights.h5")
     values = {"weights": tmp_path / "other.weights.h5", "output_path": tmp_path / "out"}
-    options = [word for name, value in values.items() for word in ("-p", name, value)]
+    options = [word for name, value in values.items() for word in ("-p", name, str(value))]
     answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options, "-p", "pca_model", smoke.output / "pca")
     assert answer.returncode == 1
     assert re.search("fitted on features of another network: its weights_sha256 .*this run's", answer.stderr)
