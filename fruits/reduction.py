@@ -18,6 +18,7 @@ ABOUT = "fruits.json"  # lies beside what pyspark.ml saves of a model
 ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put variance_kept = 1 out of reach
 
 MOMENTS = "rows long, total binary, products binary"
+PROJECTION = "path string, label string, pca array<float>"
 BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
 
 
@@ -152,6 +153,26 @@ def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
     projector = _make_model(spark, PCAModel, [components, DenseVector(pca.variance_ratio[: pca.k])])
     projector._set(k=pca.k, inputCol=centred, outputCol=output_column)
     return PipelineModel([scaler, projector])
+
+
+def project(table, pca):
+    """Project the features of a table on the components held: what the model of to_spark_model does, in NumPy.
+
+    table: DataFrame (path, label, features). Returns a DataFrame (path, label, pca array<float>, of length k).
+    """
+    basis = table.sparkSession.sparkContext.broadcast((pca.mean, pca.components))
+
+    def project_partition(batches):
+        mean, components = basis.value
+        for batch in batches:
+            path, label, features = batch.columns
+            values = features.flatten().to_numpy().reshape(-1, len(mean))
+            scores = np.float32((values - mean) @ components)
+            ends = np.arange(0, scores.size + 1, scores.shape[1], dtype=np.int32)
+            vectors = pa.ListArray.from_arrays(ends, scores.ravel())
+            yield pa.RecordBatch.from_arrays([path, label, vectors], ["path", "label", "pca"])
+
+    return table.select("path", "label", "features").mapInArrow(project_partition, PROJECTION)
 
 
 def find_extremes(projection, components=3, count=4):

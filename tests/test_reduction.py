@@ -233,6 +233,22 @@ def test_the_saved_model_projects_elsewhere_without_the_package(spark, tmp_path)
     np.testing.assert_allclose(answer["found"], expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("k", [1, 5, 12])
+def test_the_projection_is_that_of_the_spark_model(spark, k):
+    table = make_table(spark, draw("mean of a million"), 3).selectExpr("string(number) path", "'x' label", "features")
+    chosen = reduction.choose_components(reduction.fit_pca(table), 1.0, k)
+    model = reduction.to_spark_model(spark, chosen)
+    rows = model.transform(table.withColumn("vector", array_to_vector("features"))).collect()
+    expected = {row.path: row.pca.toArray() for row in rows}
+    projection = reduction.project(table, chosen)
+    assert projection.dtypes == [("path", "string"), ("label", "string"), ("pca", "array<float>")]
+    found = {row.path: row.pca for row in projection.collect()}
+    assert found.keys() == expected.keys()
+    largest = max(np.abs(scores).max() for scores in expected.values())
+    for path, scores in expected.items():
+        np.testing.assert_allclose(found[path], scores, atol=1e-6 * largest)
+
+
 def test_a_picture_is_projected_alone_as_among_others(spark):
     table = make_table(spark, draw("plain")).withColumn("vector", array_to_vector("features"))
     model = reduction.to_spark_model(spark, reduction.choose_components(reduction.fit_pca(table), 0.9))
