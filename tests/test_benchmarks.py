@@ -46,6 +46,7 @@ def test_the_pcas_benchmark_measures_two_ways_that_agree(tmp_path):
     assert found["variance_ratio_difference"] < 1e-6
     assert found["times_as_fast"] == [found["seconds"]["plain"][0] / found["seconds"]["project"][0]]
     assert all(peaks["driver"] > 50 for peaks in found["peak_mib"].values())
+    assert found["fit_times_as_fast"] == [found["fit_seconds"]["plain"][0] / found["fit_seconds"]["project"][0]]
     assert "times as fast, parquet to parquet" in done.stdout
 
 
