@@ -247,7 +247,8 @@ def _show_picture(axis, pixels, title, colour="black"):
 
 
 def _say_only(figure, text):
-    """Turn a figure with nothing to draw into one that says why."""
+    """Turn a figure with nothing to draw into a line that says why."""
+    figure.set_size_inches(8, 1.2)
     figure.axes[0].axis("off")
     figure.axes[0].text(0.5, 0.5, text, ha="center", va="center", wrap=True, parse_math=False)
     return figure
