@@ -186,7 +186,7 @@ def gather_wheels(folder):
 def list_pictures(folder):
     """List the pictures of a folder: {key in the bucket: path here}."""
     root = storage.resolve(folder)
-    paths = (Path(path.removeprefix("file:")) for path, _ in storage.list_files(root))
+    paths = (Path(path.removeprefix("file:")) for path, *_ in storage.list_files(root))
     return {f"images/{path.relative_to(root).as_posix()}": path for path in paths}
 
 

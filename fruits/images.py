@@ -1,11 +1,15 @@
 """Pictures: counted without Spark, decoded from bytes to pixels, or refused with a reason a person understands."""
 
+from contextlib import suppress
 from io import BytesIO
+from itertools import islice
 from typing import NamedTuple
-from urllib.parse import unquote
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps
+from pyspark import SparkContext
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from fruits import storage
@@ -13,7 +17,11 @@ from fruits import storage
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
 MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb: 256 MiB of RGB
 MAX_BYTES = 256 * 2**20  # one file is held whole in memory, in Java and in Python
-NOT_READABLE = "not readable: no right to read it, or deleted during the run"
+LISTING = pa.schema([
+    ("path", pa.string()), ("length", pa.int64()), ("modificationTime", pa.timestamp("ms", "UTC")),
+    ("reason", pa.string()),
+])  # fmt: skip
+LISTING_ROWS = 50_000  # of the listing held in memory at once
 PHONE_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}  # ISO 23008-12, what an iPhone writes by default
 
 Image.init()  # Pillow otherwise registers some formats only when it first meets them
@@ -21,14 +29,6 @@ Image.init()  # Pillow otherwise registers some formats only when it first meets
 
 class RefusedPicture(ValueError):  # noqa: N818 -- not an error of the run: the run goes on
     """A picture that cannot be featurized; its message is the reason, for a person to read."""
-
-
-class Survey(NamedTuple):
-    """What lies in a folder: the number of files found, and [(path, reason)] of those that Spark would not read."""
-
-    folder: str
-    found: int
-    skipped: list
 
 
 class Example(NamedTuple):
@@ -39,19 +39,52 @@ class Example(NamedTuple):
     pixels: np.ndarray
 
 
-def survey(folder):
-    """Count the files below a folder, without Spark, and name those that Spark would leave out in silence.
+def survey(spark, folder, output):
+    """List the files below a folder, or the pictures of a packed one, without opening any.
 
-    Returns a Survey. Raises ValueError where there is no file at all.
+    A folder is listed without Spark, whose own listing leaves files out in silence, into the table output/listing, so
+    that its names need not fit in memory.
+    Returns a DataFrame (path, label, length in bytes, modificationTime, reason, file). reason: why the file will not be
+    opened, or null. file: what Spark opens to read the picture. Raises ValueError where there is no file at all.
     """
-    found, skipped = 0, []
-    for path, length in storage.list_files(folder):
-        found += 1
-        if reason := explain_skip(path.removeprefix("file:")[len(folder) :], length):
-            skipped.append((path, reason))
-    if found == 0:
+    if is_packed(folder):
+        listing = spark.read.parquet(folder).withColumn("file", name_source())
+        if missing := {"path", "label", "length", "modificationTime", "content"} - set(listing.columns):
+            names = ", ".join(sorted(missing))
+            raise ValueError(f"images_path {folder!r} is a parquet table without {names}: pack it with packed_path")
+        return listing.drop("content").withColumn("reason", F.lit(None).cast("string"))
+
+    def list_rows():
+        for path, length, modified in storage.list_files(folder):
+            yield path, length, modified, explain_skip(path.removeprefix("file:")[len(folder) :], length)
+
+    rows = list_rows()
+    table = f"{output}/listing/listing.parquet"
+    if storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING) == 0:
         raise ValueError(f"images_path {folder!r} holds no file: put pictures there, one folder for each label")
-    return Survey(folder, found, skipped)
+    listing = spark.read.parquet(table).withColumn("file", F.col("path"))
+    return listing.withColumn("label", F.element_at(F.split("path", "/"), -2))
+
+
+def is_packed(folder):
+    """Say whether a folder is a table of packed pictures: one that Spark has written, which it marks so."""
+    return storage.is_file(f"{folder}/_SUCCESS")
+
+
+def name_source():
+    """Name the file that each row of a table was read from, as a column: in plain words, as binaryFile's path has it.
+
+    Spark evaluates a filter on it before it reads, and opens no other file. What Spark keeps is an address, where
+    spaces and the like are percent signs and digits.
+    """
+    return F.url_decode(F.regexp_replace("_metadata.file_path", r"\+", "%2B"))
+
+
+def is_one_of(column, values):
+    """Compare a column with many strings: Column.isin, but with one call to Java instead of one for each string."""
+    java = SparkContext._active_spark_context._jvm.java.util
+    strings = java.regex.Pattern.compile("\0").splitAsStream("\0".join(values))  # no file's name holds a zero
+    return Column(column._jc.isInCollection(strings.collect(java.stream.Collectors.toList())))
 
 
 def explain_skip(path, length):
@@ -71,51 +104,29 @@ def explain_skip(path, length):
     return None
 
 
-def gather_rejected(pictures, outcomes, listing):
-    """Gather every picture that gave no features, with the reason.
-
-    pictures: DataFrame that binaryFile made. outcomes: DataFrame with path and reason (null where featurized), a row
-    for each file that Spark could read.
-    listing: Survey of the same folder.
-    Returns a DataFrame (path, reason): refused by a worker, skipped by Spark, or not readable.
-    """
-    spark = outcomes.sparkSession
-    skipped = spark.createDataFrame(listing.skipped, "path string, reason string")
-    rejected = outcomes.where("reason IS NOT NULL").select("path", "reason").unionByName(skipped)
-    if outcomes.count() + len(listing.skipped) >= listing.found:
-        return rejected
-    # Rare, so only then does the driver gather every name. These addresses are quoted, unlike binaryFile's paths.
-    addresses = (unquote(address).replace("file:///", "file:/", 1) for address in pictures.inputFiles())
-    listed = spark.createDataFrame([(address,) for address in addresses], "path string")
-    unread = listed.join(outcomes.select("path"), "path", "left_anti").join(skipped, "path", "left_anti")
-    return rejected.unionByName(unread.withColumn("reason", F.lit(NOT_READABLE)))
-
-
-def read_examples(pictures, size, count=12, seed=0):
+def read_examples(pictures, listing, size, count=12, seed=0):
     """Read one picture of each of some labels, drawn at random, on the driver.
 
-    pictures: DataFrame with path and label. size: (height, width) in pixels.
+    pictures: DataFrame with path and content. listing: of the same folder. size: (height, width) in pixels.
     Returns up to count Examples; pictures that cannot be decoded are left out.
     """
     draw = F.xxhash64("path", F.lit(seed))  # unlike rand(), the same however Spark cuts the table
-    one_a_label = pictures.groupBy("label").agg(F.min_by("path", draw).alias("path"))
+    one_a_label = listing.where("reason IS NULL").groupBy("label").agg(F.min_by("path", draw).alias("path"))
     rows = one_a_label.orderBy(draw).limit(count).collect()
-    pixels = read_pixels([row.path for row in rows], size)
+    pixels = read_pixels(pictures, [row.path for row in rows], size)
     examples = [Example(row.path, row.label, pixels[row.path]) for row in rows if row.path in pixels]
     return sorted(examples, key=lambda example: example.label)
 
 
-def read_pixels(paths, size):
+def read_pixels(pictures, paths, size):
     """Read some pictures on the driver: {path: uint8 (height, width, 3)}, without those that cannot be decoded.
 
-    paths: as Spark writes them. size: (height, width) in pixels.
+    pictures: DataFrame with path and content, of files or packed. size: (height, width) in pixels.
     """
     pixels = {}
-    for path in paths:
-        try:
-            pixels[path] = decode(storage.read_bytes(path), size)
-        except (RefusedPicture, OSError):  # it may have been deleted since Spark listed it
-            continue
+    for row in pictures.where(is_one_of(F.col("path"), paths)).select("path", "content").toLocalIterator():
+        with suppress(RefusedPicture):
+            pixels[row.path] = decode(row.content, size)
     return pixels
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 
+import pandas as pd
 import pyarrow
 
 from fruits import backbones, reduction, storage
@@ -27,7 +28,7 @@ def check(names, rules=None, complain_together=None):
     Raises ParameterError, which lists every parameter that is unknown or wrong.
     """
     if rules is None:
-        rules, complain_together = RULES, _complain_paths
+        rules, complain_together = RULES, _complain_together
     values = {name: value for name, value in names.items() if _is_candidate(name, value)}
     is_fresh_kernel = not names.get(CHECKED, False)
     complaints = [_complain_unknown(name, rules) for name in values if name not in rules and is_fresh_kernel]
@@ -64,21 +65,30 @@ def _complain_wrong(name, value, rule):
     return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: correct it in the params file"
 
 
-def _complain_paths(values):
-    """Say what is wrong with the folders together; None where they are right."""
+def _complain_together(values):
+    """Say what is wrong with the values together; None where they are right."""
     pictures, output = (storage.resolve(values[name]) for name in ("images_path", "output_path"))
-    saved = values.get("pca_model")
-    if saved and f"{storage.resolve(saved)}/".startswith(f"{output}/"):
+    saved, packed = values.get("pca_model"), values.get("packed_path")
+    if saved and _lies_in(storage.resolve(saved), output):
         return (
-            f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run deletes: "
+            f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run replaces: "
             f"set output_path elsewhere"
         )
-    if f"{output}/".startswith(f"{pictures}/"):
+    if _lies_in(output, pictures):
         return (
             f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "
             f"for pictures: set output_path elsewhere"
         )
+    if packed and (_lies_in(storage.resolve(packed), pictures) or _lies_in(pictures, storage.resolve(packed))):
+        return f"packed_path {packed!r} and images_path {pictures!r} lie in each other: set packed_path elsewhere"
+    if packed and values.get("trigger"):
+        return "packed_path and trigger are both set, but what arrives later is not packed: set one of them"
     return None
+
+
+def _lies_in(path, folder):
+    """Say whether a path is a folder or lies below it. Both are resolved."""
+    return f"{path}/".startswith(f"{folder}/")
 
 
 def _is_pca(path):
@@ -124,6 +134,13 @@ def _is_weights(weights):
     return isinstance(weights, str) and (weights == "imagenet" or storage.is_file(storage.resolve(weights)))
 
 
+def _is_interval(text):
+    """Say whether a text is an interval that pandas reads, above 0; a number alone has no unit."""
+    if text is None:
+        return True
+    return isinstance(text, str) and not text.strip().isdigit() and pd.Timedelta(text) > pd.Timedelta(0)
+
+
 def _is_master(master):
     """Say whether an address of Spark's is one that start_spark can use."""
     return isinstance(master, str) and re.fullmatch(MASTER, master) is not None
@@ -142,5 +159,9 @@ RULES = {
     "batch_size": (_is_count, "a whole number from 1 on"),
     "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),
+    "packed_path": (lambda path: path is None or _is_writable(path), "the path of a folder, or nothing"),
+    "pictures_per_commit": (_is_count, "a whole number from 1 on"),
+    "recompute": (lambda choice: isinstance(choice, bool), "true or false"),
+    "trigger": (_is_interval, 'an interval such as "1 minute" or "30 seconds", or nothing'),
     "spark_master": (_is_master, 'an address such as "local[*]", "local[2]" or "spark://host:7077"'),
 }

@@ -1,12 +1,13 @@
 """How well the vectors tell fruits apart: accuracy on pictures that no fit has seen, whole and for fewer numbers."""
 
+import json
 import threading
 import time
 import uuid
 import warnings
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from fruits import reduction
+from fruits import reduction, storage
 
 COUNTS = (2, 5, 10, 20, 50, 100, 200)  # components to try
 REGULARISATION = 0.01  # of weights, where features have a variance of 1 on average; 0.1 is worse at few components
@@ -88,6 +89,10 @@ class Quality:
         best = max(known.values())
         return min(k for k, accuracy in known.items() if accuracy >= best - (best * (1 - best) / self.tested) ** 0.5)
 
+    def save(self, folder):
+        """Write everything into quality.json of a folder."""
+        storage.write_bytes(f"{folder}/quality.json", json.dumps(asdict(self), indent=1).encode() + b"\n")
+
     def list_numbers(self):
         """List what a report keeps, by name."""
         known = {row.k: row for row in self.rows}
@@ -108,6 +113,13 @@ class Quality:
             "quality_cut_short": self.cut_short,
             "quality_not_measured": [f"{method}, k = {k}" for method, k in self.not_measured],
         }
+
+
+def load(folder):
+    """Load the Quality that save wrote into a folder."""
+    values = json.loads(storage.read_bytes(f"{folder}/quality.json"))
+    rows, confusion = [Accuracy(*row) for row in values["rows"]], [tuple(row) for row in values["confusion"]]
+    return Quality(**values | {"rows": rows, "confusion": confusion})
 
 
 def split_pictures(table, seed, test_share=0.25):

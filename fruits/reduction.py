@@ -12,7 +12,7 @@ from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
 from pyspark.sql import functions as F
 
-from fruits import storage
+from fruits import backbones, storage
 
 ABOUT = "fruits.json"  # lies beside what pyspark.ml saves of a model
 ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put variance_kept = 1 out of reach
@@ -206,11 +206,9 @@ def load_pca(folder, fingerprint):
     Returns a Pca that holds the components saved. Raises ValueError where it was fitted on features of another network.
     """
     about = json.loads(storage.read_bytes(f"{folder}/{ABOUT}"))
-    theirs = about["fingerprint"]
-    if differences := [name for name in fingerprint if theirs.get(name) != fingerprint[name]]:
-        named = "; ".join(f"{name} {theirs.get(name)}, this run's {fingerprint[name]}" for name in differences)
+    if differences := backbones.tell_differences(about["fingerprint"], fingerprint):
         raise ValueError(
-            f"the PCA in {folder} was fitted on features of another network: its {named}. "
+            f"the PCA in {folder} was fitted on features of another network: {differences}. "
             f"Set pca_model to one of the same network, or leave it out to fit a new one"
         )
     scaler, projector = PipelineModel.load(folder).stages

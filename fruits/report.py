@@ -5,58 +5,86 @@ import json
 import platform
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from fruits import storage
 
-RESULTS = ("features", "rejected", "pca", "projection", "projection_csv", "figures")
+RESULTS = ("pca", "projection", "projection_csv", "figures")  # made anew by each run that finds a change
 PACKAGES = ("pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow")
-
-
-def delete_earlier_run(folder):
-    """Delete the results of a finished run from its output folder: a run that stops halfway must not be taken for it.
-
-    Without a report.json nothing is deleted: folders of these names may then be somebody's own.
-    """
-    if not storage.is_file(f"{folder}/report.json"):
-        return
-    for name in RESULTS:
-        storage.delete_folder(f"{folder}/{name}")
-    storage.delete_file(f"{folder}/report.json")
+HISTORY = (
+    "started", "finished", "images_found", "images_new", "images_changed", "images_unchanged", "images_deleted",
+    "images_rejected", "images_per_second",
+)  # fmt: skip
 
 
 class Report:
-    """What a run writes to report.json, gathered step by step: `values` by name, `seconds` by step."""
+    """What a run writes to report.json, gathered step by step: `values` by name, `seconds` by step.
 
-    def __init__(self, **values):
-        """Begin a report with the parameters of the run."""
-        self.values, self.seconds = values, {}
+    `earlier` is the report of the run before in the same folder, {} where there was none; `history` tells of all runs,
+    the first first, of one that was killed that it has not finished.
+    """
+
+    def __init__(self, folder, **parameters):
+        """Begin a report. folder: of the results. parameters: of the run."""
+        self.path, self.parameters = f"{folder}/report.json", parameters
+        self.values = parameters | {"started": _tell_time(), "finished": None}
+        self.seconds = {}
+        self.earlier = json.loads(storage.read_bytes(self.path)) if storage.is_file(self.path) else {}
+        self.history = self.earlier.get("history", [])
+
+    @property
+    def repeats_earlier(self):
+        """Whether a run with the same parameters has finished here."""
+        same = all(self.earlier.get(name) == value for name, value in self.parameters.items())
+        return same and self.earlier.get("finished") is not None
+
+    def begin(self, folder):
+        """Delete what earlier runs computed in a folder, so that no mixture of two can be left, and say that one runs.
+
+        Without a report.json nothing is deleted: folders of these names may then be somebody's own.
+        """
+        if self.earlier:
+            for name in RESULTS:
+                storage.delete_folder(f"{folder}/{name}")
+        self._write({name: self.values[name] for name in ("started", "finished")})
 
     @contextmanager
     def step(self, name):
-        """Time one step, in seconds, and say so when it ends."""
+        """Time one step, in seconds, and say so when it ends. The times of one that comes again add up."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-        print(f"{name}: {self.seconds[name]:.1f} s")
+        seconds = time.perf_counter() - start
+        self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
+        print(f"{name}: {seconds:.1f} s")
 
     def note(self, **values):
         """Note values by name."""
         self.values |= values
 
-    def account(self, listing, featurized, rejected):
-        """Count the pictures and check that none was lost: found = featurized + rejected.
+    def count(self, changes):
+        """Count what has been found and featurized. changes: increments.Changes, of each look at the folder."""
+        before = self.values
+        counts = changes.counts
+        self.note(images_found=changes.found)
+        for state in ("new", "changed", "deleted"):
+            self.note(**{f"images_{state}": before.get(f"images_{state}", 0) + counts[state]})
+        self.note(images_unchanged=before.get("images_unchanged", counts["unchanged"]))  # since the run before
 
-        listing: images.Survey. featurized, rejected: DataFrames with a row a picture. Raises ValueError where the sum
-        is wrong.
+    def account(self, featurized, rejected):
+        """Check that no picture was lost: found = featurized + rejected.
+
+        featurized, rejected: DataFrames with a row a picture. Raises ValueError where the sum is wrong.
         """
-        done, refused = featurized.count(), rejected.count()
-        self.note(images_found=listing.found, images_featurized=done, images_rejected=refused)
-        self.note(images_per_second=round(done / self.seconds["featurize"], 1))
-        print(f"{listing.found:,} files found = {done:,} featurized + {refused:,} rejected")
-        if listing.found != done + refused:
+        found, done, refused = self.values["images_found"], featurized.count(), rejected.count()
+        seconds = self.seconds.get("featurize", 0)
+        to_do = self.values["images_new"] + self.values["images_changed"]
+        self.note(images_featurized=done, images_rejected=refused)
+        self.note(images_per_second=round(to_do / seconds, 1) if to_do and seconds else None)
+        print(f"{found:,} files found = {done:,} featurized + {refused:,} rejected")
+        if found != done + refused:
             raise ValueError(
-                f"{listing.found} files were found in {listing.folder}, but {done} featurized + {refused} rejected "
-                f"make {done + refused}: files came or went during the run; run it again when the folder is at rest"
+                f"{found} files were found, but {done} featurized + {refused} rejected make {done + refused}: "
+                f"does another run write to the same output_path? Run it again when this is over"
             )
 
     def summarize(self):
@@ -69,13 +97,22 @@ class Report:
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
-    def save(self, folder):
-        """Write report.json into a folder and return its path."""
+    def save(self):
+        """Write report.json, finished, and return its path."""
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-        content = self.values | {
-            "seconds": self.seconds,
-            "versions": {"python": platform.python_version()} | versions,
-        }
-        path = f"{folder}/report.json"
-        storage.write_bytes(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
-        return path
+        self.note(finished=_tell_time())
+        self._write(
+            self.values | {"seconds": self.seconds, "versions": {"python": platform.python_version()} | versions}
+        )
+        return self.path
+
+    def _write(self, content):
+        """Write report.json, and this run at the end of the history in it."""
+        entry = {name: self.values.get(name) for name in HISTORY}
+        content = content | {"history": [*self.history, entry]}
+        storage.write_bytes(self.path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _tell_time():
+    """Tell the time now, as ISO 8601 has it, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

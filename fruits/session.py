@@ -1,15 +1,19 @@
 """Spark on this machine: which Java, how much memory, which Python. On a cluster, the cluster says all that."""
 
+import atexit
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pyspark
 from pyspark.sql import SparkSession
 
 JAVA_VERSIONS = (17, 11, 8)  # those that Spark 3.5 runs on
+TASK_FAILURES = 4  # Spark's own number on a cluster
 LOGGING = Path(__file__).with_name("log4j2.properties")
 
 
@@ -21,30 +25,53 @@ def start_spark(master="local[*]", app_name="fruits"):
     os.environ["JAVA_HOME"] = find_java_home()
     os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java cannot open a file with an accent in its name
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
+    os.environ.setdefault("SPARK_HOME", str(Path(pyspark.__file__).parent))  # what local-cluster starts executors from
     memory = choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     builder = (
-        SparkSession.builder.master(master)
+        SparkSession.builder.master(allow_failures(master))
         .appName(app_name)
         .config("spark.driver.memory", f"{memory}m")
         .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={LOGGING.as_uri()}")
-        .config("spark.driver.host", "127.0.0.1")  # a laptop's own name often has no address
+        .config("spark.executorEnv.LC_ALL", os.environ["LC_ALL"])
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         .config("spark.sql.session.timeZone", "UTC")
     )
+    if master.startswith("local"):
+        builder = builder.config("spark.driver.host", "127.0.0.1")  # a laptop's own name often has no address
     spark = builder.getOrCreate()
     _drop_checksum_files(spark)
+    spark.conf.set("spark.sql.shuffle.partitions", 2 * spark.sparkContext.defaultParallelism)  # 200 start slowly
+    if not spark.sparkContext.master.startswith("local["):
+        spark.sparkContext.addPyFile(_zip_package())
     return spark
 
 
 def _drop_checksum_files(spark):
-    """Make Hadoop neither write nor look for a checksum beside each file of this machine.
+    """Make Hadoop neither write nor look for a checksum beside each file of this machine, in the driver's process.
 
     It looks for one by a name that it cannot make where the file's own holds a colon, and so refuses the file.
     """
     local = spark._jvm.org.apache.hadoop.fs.FileSystem.getLocal(spark._jsc.hadoopConfiguration())
     local.setVerifyChecksum(False)
     local.setWriteChecksum(False)
+
+
+def allow_failures(master):
+    """Let a task on this machine be tried as often as on a cluster: a worker that dies shall not end the run.
+
+    master: "local[2]" becomes "local[2,4]"; any other address stays.
+    """
+    cores = re.fullmatch(r"local(?:\[(\*|\d+)\])?", master)
+    return f"local[{cores[1] or 1},{TASK_FAILURES}]" if cores else master
+
+
+def _zip_package():
+    """Pack this package into a zip file, which Spark sends to executors that may be on other machines."""
+    package = Path(__file__).parent
+    folder = tempfile.mkdtemp(prefix="fruits-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return shutil.make_archive(f"{folder}/fruits", "zip", package.parent, package.name)
 
 
 def choose_driver_memory(machine_bytes):

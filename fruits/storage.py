@@ -3,10 +3,20 @@
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.fs
+import pyarrow.parquet
 
 PATTERN_CHARACTERS = set("*?[]{}\\")  # Spark reads a path that holds one of them as a pattern
+
+
+class File(NamedTuple):
+    """A file found: its path as Spark writes it, its length in bytes, when it was modified (ms since 1970, UTC)."""
+
+    path: str
+    length: int
+    modified: int
 
 
 def find_project_root():
@@ -28,7 +38,7 @@ def resolve(path):
 
 
 def list_files(folder):
-    """List every file below a folder, without Spark: yields (path as Spark writes it, bytes).
+    """List every file below a folder, without Spark: yields Files.
 
     One folder's names are held in memory at a time. Raises OSError where a folder cannot be read.
     """
@@ -44,7 +54,7 @@ def list_files(folder):
             if entry.type == pyarrow.fs.FileType.Directory:
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
-                yield prefix + path, entry.size
+                yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
 
 
 def is_folder(path):
@@ -61,18 +71,41 @@ def is_file(path):
 
 def read_bytes(path):
     """Read one whole file. path: as list_files and Spark write it."""
-    filesystem, root = _open(path.removeprefix("file:"))
+    filesystem, root = _open(path)
     with filesystem.open_input_file(root) as file:
         return file.read()
 
 
 def write_bytes(path, content):
-    """Write one whole file, and the folder it lies in where it is missing."""
+    """Write one whole file, or nothing of it, and the folder it lies in where it is missing."""
     filesystem, root = _open(path)
-    if "://" not in path:  # S3 has no folders; one made there would be an empty file
-        filesystem.create_dir(root.rpartition("/")[0], recursive=True)
-    with filesystem.open_output_stream(root) as file:
+    if "://" in path:  # S3 shows a file once it is whole; it has no folders, and one made there would be an empty file
+        with filesystem.open_output_stream(root) as file:
+            file.write(content)
+        return
+    folder, _, name = root.rpartition("/")
+    filesystem.create_dir(folder, recursive=True)
+    unfinished = f"{folder}/.{name}.{os.getpid()}"
+    with filesystem.open_output_stream(unfinished) as file:
         file.write(content)
+    filesystem.move(unfinished, root)
+
+
+def write_table(path, batches, schema):
+    """Write a table as one parquet file, batch after batch, so that it need not fit in memory.
+
+    batches: iterable of lists of rows (tuples). schema: pyarrow.Schema. Returns the number of rows.
+    """
+    filesystem, root = _open(path)
+    if "://" not in path:
+        filesystem.create_dir(root.rpartition("/")[0], recursive=True)
+    written = 0
+    with filesystem.open_output_stream(root) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for rows in batches:
+            columns = [pyarrow.array(values, field.type) for values, field in zip(zip(*rows), schema)]  # noqa: B905
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+            written += len(rows)
+    return written
 
 
 def delete_folder(path):
@@ -83,7 +116,7 @@ def delete_folder(path):
 
 
 def delete_file(path):
-    """Delete one file."""
+    """Delete one file. path: as list_files and Spark write it."""
     filesystem, root = _open(path)
     filesystem.delete_file(root)
 
@@ -91,7 +124,7 @@ def delete_file(path):
 def _open(path):
     """Open the file system of a path: (pyarrow.fs.FileSystem, the path inside it)."""
     if "://" not in path:
-        return pyarrow.fs.LocalFileSystem(), path
+        return pyarrow.fs.LocalFileSystem(), path.removeprefix("file:")
     scheme, _, rest = path.partition("://")
     place, _, key = rest.partition("/")
     filesystem, root = _connect(f"{scheme}://{place}")

@@ -1,0 +1,264 @@
+"""What changed in a folder since its pictures were last featurized: the new in slices, the gone and replaced taken out.
+
+The tables features and rejected are their own bookkeeping. A picture is known where one of them holds its path with its
+date and its length, so that whatever was written before a crash counts, wherever the crash came; what it left twice is
+taken out by the next run.
+"""
+
+import json
+import math
+import time
+from typing import NamedTuple
+
+import pandas as pd
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from fruits import backbones, images, storage
+
+VERSION = ("modificationTime", "length")  # one of a picture; another picture under its name has another
+SCHEMAS = {
+    "features": "path string, label string, length bigint, modificationTime timestamp, features array<float>",
+    "rejected": "path string, reason string, length bigint, modificationTime timestamp",
+    "packed": "path string, label string, length bigint, modificationTime timestamp, content binary",
+}
+VERSIONS = "path string, version struct<modificationTime timestamp, length bigint>, table string, file string"
+FINGERPRINT = "_fingerprint.json"  # in features/; Spark takes names that begin with _ for no data
+STATES = ("new", "changed", "unchanged", "deleted", "skipped")
+IS_THERE = "state IN ('new', 'changed', 'unchanged')"
+WAS_OPENED = "version.modificationTime IS NOT NULL"  # other rejected files are looked at anew by each run
+NOT_READABLE = "not readable: no right to read it, or deleted during the run"
+FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
+SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
+GROUP_BYTES = 8 * 2**20  # of a parquet row group, what Spark reads at once: a packed picture costs as much to look up
+SECONDS_BETWEEN_LOOKS = 5  # at whether the stop file is there
+
+
+class Changes(NamedTuple):
+    """What changed in a folder since the last run.
+
+    pictures: DataFrame (path, file, modificationTime, length, reason, versions, state): a row for each file found and
+    for each picture known; versions: those that the tables hold; state: one of STATES. counts: files by state.
+    """
+
+    pictures: DataFrame
+    counts: dict
+
+    @property
+    def found(self):
+        """Files that are there."""
+        return sum(self.counts.values()) - self.counts["deleted"]
+
+    @property
+    def to_do(self):
+        """Pictures to featurize."""
+        return self.counts["new"] + self.counts["changed"]
+
+    @property
+    def is_empty(self):
+        """Whether nothing is new, changed or gone."""
+        return self.to_do == self.counts["deleted"] == 0
+
+    def __str__(self):
+        """Tell the counts in a line."""
+        return ", ".join(f"{self.counts[state]:,} {state}" for state in STATES)
+
+
+def claim_features(output, fingerprint, recompute=False):
+    """Keep what made the features beside them, and refuse to mix them with those of another network.
+
+    fingerprint: backbones.compute_fingerprint's. recompute: delete the features of another network, to begin anew;
+    those of this one stay, so that such a run can be resumed too.
+    Raises ValueError, which names both, where the features in output were made otherwise.
+    """
+    folder, path = f"{output}/features", f"{output}/features/{FINGERPRINT}"
+    theirs = json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
+    differences = backbones.tell_differences(theirs, fingerprint)
+    if differences and (theirs or _list_files(folder)):
+        if not recompute:
+            raise ValueError(
+                f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
+                f"that made them, set output_path elsewhere, or set recompute to true to delete them and begin anew"
+            )
+        for table in ("features", "rejected"):
+            storage.delete_folder(f"{output}/{table}")
+    if differences:
+        storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
+
+
+def list_tables(output):
+    """List the tables of a run's folder that know pictures: {name in SCHEMAS: folder}."""
+    return {name: f"{output}/{name}" for name in ("features", "rejected")}
+
+
+def find_changes(spark, listing, tables):
+    """Compare the files found with the tables of earlier runs.
+
+    listing: DataFrame that images.survey made. tables: {name in SCHEMAS: folder}, there or not. Returns Changes.
+    """
+    known = _read_versions(spark, tables).where(WAS_OPENED)
+    known = known.groupBy("path").agg(F.collect_set("version").alias("versions"))
+    state = (
+        F.when(F.col("modificationTime").isNull(), "deleted")
+        .when(F.col("reason").isNotNull(), "skipped")
+        .when(F.col("versions").isNull(), "new")
+        .when(F.array_contains("versions", F.struct(*VERSION)), "unchanged")
+        .otherwise("changed")
+    )
+    pictures = listing.join(known, "path", "full_outer").withColumn("state", state).persist(StorageLevel.DISK_ONLY)
+    counts = {row.state: row["count"] for row in pictures.groupBy("state").count().collect()}
+    return Changes(pictures, {state: counts.get(state, 0) for state in STATES})
+
+
+def _read_versions(spark, tables):
+    """Read what the tables hold: DataFrame (path, version, table, file), a row for each of theirs."""
+    versions = spark.createDataFrame([], VERSIONS)
+    for name, folder in tables.items():
+        if storage.is_folder(folder):
+            table = spark.read.schema(SCHEMAS[name]).parquet(folder)
+            version = F.struct(*VERSION).alias("version")
+            rows = table.select("path", version, F.lit(name).alias("table"), images.name_source().alias("file"))
+            versions = versions.unionByName(rows)
+    return versions
+
+
+def cut_slices(pictures, changes, per_core):
+    """Cut the pictures to featurize into slices of about per_core for each core: yields DataFrames like pictures.
+
+    pictures: DataFrame of the files that Spark reads, with a path. The names of one slice are held in memory, no more.
+    """
+    count = math.ceil(changes.to_do / (per_core * pictures.sparkSession.sparkContext.defaultParallelism))
+    to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
+    for number in range(count):
+        rows = to_do.where(F.pmod(F.xxhash64("file"), F.lit(count)) == number).select("path", "file").toPandas()
+        if len(rows):
+            chosen = pictures.where(images.is_one_of(F.col("path"), rows["path"]))
+            is_packed = not rows["path"].equals(rows["file"])
+            yield chosen.where(images.is_one_of(images.name_source(), rows["file"].unique())) if is_packed else chosen
+
+
+def tidy(spark, changes, tables):
+    """Leave one row for each picture that is there, its present version, and few files.
+
+    Taken out: pictures that are gone or replaced, and what a run that was killed left twice. Files that hold such rows
+    are written again without them, then deleted; killed in between, rows are there twice, and the next run tidies.
+    Then the table rejected, where it is among them, names the files that gave no row at all.
+    changes: what has just been featurized. tables: as for find_changes; all of them exist afterwards.
+    """
+    rows = _judge_rows(spark, changes, tables).persist(StorageLevel.DISK_ONLY)
+    counts = rows.groupBy("file").agg(F.count("*").alias("rows"), F.count_if("is_kept").alias("kept"))
+    counts = counts.toPandas().set_index("file")
+    cores = spark.sparkContext.defaultParallelism
+    for name, folder in tables.items():
+        files = counts.join(pd.Series(_list_files(folder), name="bytes", dtype="int64"), how="right").fillna(0)
+        is_small = files["bytes"] < FILE_BYTES / 2
+        are_many = is_small.sum() > SMALL_FILES + 2 * cores
+        chosen = files[(files["kept"] < files["rows"]) | (is_small & are_many)]
+        if len(chosen):
+            _rewrite(spark, name, folder, chosen, rows.where("is_kept"))
+    if "rejected" in tables:
+        _name_missing(spark, changes, rows, tables["rejected"])
+    for name, folder in tables.items():
+        if not _list_files(folder):  # nothing was featurized, or nothing rejected: an empty table can be read
+            append(spark.createDataFrame([], SCHEMAS[name]).coalesce(1), name, folder)
+    rows.unpersist()
+    changes.pictures.unpersist()
+
+
+def _judge_rows(spark, changes, tables):
+    """Judge each row of the tables: DataFrame (path, table, file, is_kept).
+
+    Kept is the version that was listed, once. Where a picture changed after it had been listed, the version that this
+    run read is kept: it was not known before.
+    """
+    there = changes.pictures.where(IS_THERE).select("path", F.struct(*VERSION).alias("listed"), "versions")
+    is_listed = F.coalesce(F.col("version") == F.col("listed"), F.lit(False))
+    was_known = F.coalesce(F.array_contains("versions", F.col("version")), F.lit(False))
+    is_right = is_listed | (F.col("listed").isNotNull() & ~was_known & F.expr(WAS_OPENED))
+    best_first = Window.partitionBy("path").orderBy(is_listed.desc(), is_right.desc(), F.desc("version"), "file")
+    rows = _read_versions(spark, tables).join(there, "path", "left")
+    is_kept = (F.row_number().over(best_first) == 1) & is_right
+    return rows.select("path", "table", "file", is_kept.alias("is_kept"))
+
+
+def _list_files(folder):
+    """List the parquet files of a table: {path as Spark writes it: bytes}. What begins with _ or . is no data."""
+    if not storage.is_folder(folder):
+        return {}
+    files = {file.path: file.length for file in storage.list_files(folder)}
+    start = len("" if "://" in folder else "file:") + len(folder)
+    return {path: length for path, length in files.items() if "/_" not in path[start:] and "/." not in path[start:]}
+
+
+def _rewrite(spark, name, folder, files, kept):
+    """Write the kept rows of some files of a table again, in as few files as serve, and delete the files.
+
+    files: pandas DataFrame (bytes, rows, kept) by path. kept: DataFrame (path, file) of the rows.
+    """
+    if files["kept"].sum():
+        is_chosen = images.is_one_of(F.col("file"), files.index)
+        table = spark.read.schema(SCHEMAS[name]).parquet(folder).withColumn("file", images.name_source())
+        rows = table.where(is_chosen).join(kept.where(is_chosen).select("path", "file"), ["path", "file"], "left_semi")
+        size = (files["bytes"] * files["kept"] / files["rows"].clip(1)).sum()
+        count = max(math.ceil(size / FILE_BYTES), min(spark.sparkContext.defaultParallelism, len(files)))
+        append(rows.coalesce(count), name, folder)
+    for file in files.index:
+        storage.delete_file(file)
+
+
+def _name_missing(spark, changes, rows, folder):
+    """Name in the table rejected the files that gave no row: those that Spark skips, and those it could not open."""
+    kept = rows.where("is_kept").select("path")
+    unread = changes.pictures.where(IS_THERE).join(kept, "path", "left_anti").withColumn("reason", F.lit(NOT_READABLE))
+    missing = unread.unionByName(changes.pictures.where("state = 'skipped'"))
+    missing = missing.withColumn("modificationTime", F.lit(None).cast("timestamp")).persist(StorageLevel.DISK_ONLY)
+    if missing.count():
+        append(missing.coalesce(1), "rejected", folder)
+    missing.unpersist()
+
+
+def append(rows, name, folder):
+    """Add rows to a table. name: in SCHEMAS, whose columns are taken in their order."""
+    columns = [column.split()[0] for column in SCHEMAS[name].split(", ")]
+    rows.select(*columns).write.mode("append").option("parquet.block.size", GROUP_BYTES).parquet(folder)
+
+
+def pack(spark, pictures, listing, folder, per_core):
+    """Pack pictures into large parquet files, as far as they are new; take out those that are gone.
+
+    pictures: DataFrame that binaryFile made, with a label. listing: of the same folder. folder: of the packed ones.
+    Returns (pictures, listing) to go on with: the same rows, read from the packed files.
+    """
+    tables = {"packed": folder}
+    changes = find_changes(spark, listing, tables)
+    print(f"to pack: {changes}")
+    for part in cut_slices(pictures, changes, per_core):
+        append(part.sortWithinPartitions("path"), "packed", folder)
+    tidy(spark, changes, tables)
+    packed = spark.read.schema(SCHEMAS["packed"]).parquet(folder)
+    files = packed.select("path", images.name_source().alias("file"))
+    return packed, listing.drop("file").join(files, "path", "left")
+
+
+def wait(trigger, stop_file):
+    """Wait for one interval after another: yields each time, until a file appears or a person interrupts the wait.
+
+    trigger: such as "1 minute" or "30 seconds", as Spark's streams have it; None: nothing is yielded. Intervals are
+    counted from one yield to the next, so that work in between shortens the wait. stop_file: deleted once found.
+    """
+    if trigger is None:
+        return
+    seconds = pd.Timedelta(trigger).total_seconds()
+    print(f"waiting for pictures, every {trigger}; to stop, interrupt or make the file {stop_file}", flush=True)
+    try:
+        due = time.monotonic() + seconds
+        while not storage.is_file(stop_file):
+            if (left := due - time.monotonic()) > 0:
+                time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
+                continue
+            due += seconds
+            yield
+        storage.delete_file(stop_file)
+    except KeyboardInterrupt:
+        print("interrupted: what has arrived since the last look is left to the next run")
