@@ -39,6 +39,17 @@ class Example(NamedTuple):
     pixels: np.ndarray
 
 
+def label_pictures(files):
+    """Label each picture by the folder that it lies in, and leave out files too heavy for the memory of a worker.
+
+    files: DataFrame that binaryFile made, or that pack made, which has labels. Returns it with path and label.
+    """
+    if "label" in files.columns:
+        return files
+    pictures = files.where(F.col("length") <= MAX_BYTES).withColumn("path", name_source())
+    return pictures.withColumn("label", F.element_at(F.split("path", "/"), -2))
+
+
 def survey(spark, folder, output):
     """List the files below a folder, or the pictures of a packed one, without opening any.
 

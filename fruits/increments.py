@@ -11,7 +11,6 @@ import time
 from typing import NamedTuple
 
 import pandas as pd
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -38,10 +37,12 @@ SECONDS_BETWEEN_LOOKS = 5  # at whether the stop file is there
 class Changes(NamedTuple):
     """What changed in a folder since the last run.
 
-    pictures: DataFrame (path, file, modificationTime, length, reason, versions, state): a row for each file found and
-    for each picture known; versions: those that the tables hold; state: one of STATES. counts: files by state.
+    pictures: DataFrame (path, label, file, modificationTime, length, reason, versions, state): a row for each file
+    found and each picture known. versions: those that the tables hold. state: one of STATES.
+    counts: files by state. folder: that pictures lies in.
     """
 
+    folder: str
     pictures: DataFrame
     counts: dict
 
@@ -92,10 +93,12 @@ def list_tables(output):
     return {name: f"{output}/{name}" for name in ("features", "rejected")}
 
 
-def find_changes(spark, listing, tables):
+def find_changes(spark, listing, tables, folder):
     """Compare the files found with the tables of earlier runs.
 
-    listing: DataFrame that images.survey made. tables: {name in SCHEMAS: folder}, there or not. Returns Changes.
+    listing: DataFrame that images.survey made. tables: {name in SCHEMAS: folder}, there or not. folder: to write the
+    comparison in, since Spark takes what it has cached of a table for outdated as soon as something is added to it.
+    Returns Changes.
     """
     known = _read_versions(spark, tables).where(WAS_OPENED)
     known = known.groupBy("path").agg(F.collect_set("version").alias("versions"))
@@ -106,9 +109,16 @@ def find_changes(spark, listing, tables):
         .when(F.array_contains("versions", F.struct(*VERSION)), "unchanged")
         .otherwise("changed")
     )
-    pictures = listing.join(known, "path", "full_outer").withColumn("state", state).persist(StorageLevel.DISK_ONLY)
+    compared = listing.join(known, "path", "full_outer").withColumn("state", state)
+    pictures = _write_and_read(compared, f"{folder}/pictures")
     counts = {row.state: row["count"] for row in pictures.groupBy("state").count().collect()}
-    return Changes(pictures, {state: counts.get(state, 0) for state in STATES})
+    return Changes(folder, pictures, {state: counts.get(state, 0) for state in STATES})
+
+
+def _write_and_read(rows, folder):
+    """Write a DataFrame as a table in place of the one in the folder, and read it back."""
+    rows.write.mode("overwrite").parquet(folder)
+    return rows.sparkSession.read.parquet(folder)
 
 
 def _read_versions(spark, tables):
@@ -146,7 +156,7 @@ def tidy(spark, changes, tables):
     Then the table rejected, where it is among them, names the files that gave no row at all.
     changes: what has just been featurized. tables: as for find_changes; all of them exist afterwards.
     """
-    rows = _judge_rows(spark, changes, tables).persist(StorageLevel.DISK_ONLY)
+    rows = _write_and_read(_judge_rows(spark, changes, tables), f"{changes.folder}/rows")
     counts = rows.groupBy("file").agg(F.count("*").alias("rows"), F.count_if("is_kept").alias("kept"))
     counts = counts.toPandas().set_index("file")
     cores = spark.sparkContext.defaultParallelism
@@ -162,8 +172,7 @@ def tidy(spark, changes, tables):
     for name, folder in tables.items():
         if not _list_files(folder):  # nothing was featurized, or nothing rejected: an empty table can be read
             append(spark.createDataFrame([], SCHEMAS[name]).coalesce(1), name, folder)
-    rows.unpersist()
-    changes.pictures.unpersist()
+    storage.delete_folder(f"{changes.folder}/rows")
 
 
 def _judge_rows(spark, changes, tables):
@@ -212,10 +221,9 @@ def _name_missing(spark, changes, rows, folder):
     kept = rows.where("is_kept").select("path")
     unread = changes.pictures.where(IS_THERE).join(kept, "path", "left_anti").withColumn("reason", F.lit(NOT_READABLE))
     missing = unread.unionByName(changes.pictures.where("state = 'skipped'"))
-    missing = missing.withColumn("modificationTime", F.lit(None).cast("timestamp")).persist(StorageLevel.DISK_ONLY)
-    if missing.count():
+    missing = missing.withColumn("modificationTime", F.lit(None).cast("timestamp"))
+    if not missing.isEmpty():
         append(missing.coalesce(1), "rejected", folder)
-    missing.unpersist()
 
 
 def append(rows, name, folder):
@@ -231,7 +239,7 @@ def pack(spark, pictures, listing, folder, per_core):
     Returns (pictures, listing) to go on with: the same rows, read from the packed files.
     """
     tables = {"packed": folder}
-    changes = find_changes(spark, listing, tables)
+    changes = find_changes(spark, listing, tables, f"{folder}/_changes")
     print(f"to pack: {changes}")
     for part in cut_slices(pictures, changes, per_core):
         append(part.sortWithinPartitions("path"), "packed", folder)
@@ -241,24 +249,36 @@ def pack(spark, pictures, listing, folder, per_core):
     return packed, listing.drop("file").join(files, "path", "left")
 
 
-def wait(trigger, stop_file):
-    """Wait for one interval after another: yields each time, until a file appears or a person interrupts the wait.
+def watch(pictures, changes, reader, folder, output, trigger=None):
+    """Yield what is to do in a folder: once, or whenever pictures have come or gone, until a person says stop.
 
-    trigger: such as "1 minute" or "30 seconds", as Spark's streams have it; None: nothing is yielded. Intervals are
-    counted from one yield to the next, so that work in between shortens the wait. stop_file: deleted once found.
+    pictures, changes: the first to yield. reader: pyspark DataFrameReader that loads the folder anew. output: holds the
+    tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
+    file named stop lies in output, which is deleted, or when the wait is interrupted.
+    Yields (pictures, Changes).
     """
+    yield pictures, changes
     if trigger is None:
         return
-    seconds = pd.Timedelta(trigger).total_seconds()
-    print(f"waiting for pictures, every {trigger}; to stop, interrupt or make the file {stop_file}", flush=True)
+    spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
+    print(f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}", flush=True)
+    while _wait(seconds, stop):
+        listing = images.survey(spark, folder, output)
+        changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
+        if not changes.is_empty:
+            print(f"{changes.found:,} files: {changes}", flush=True)
+            yield images.label_pictures(reader.load(folder)), changes
+
+
+def _wait(seconds, stop):
+    """Wait some seconds. Returns False as soon as the file stop is there, which is deleted, or a person interrupts."""
+    end = time.monotonic() + seconds
     try:
-        due = time.monotonic() + seconds
-        while not storage.is_file(stop_file):
-            if (left := due - time.monotonic()) > 0:
-                time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
-                continue
-            due += seconds
-            yield
-        storage.delete_file(stop_file)
+        while not storage.is_file(stop):
+            if (left := end - time.monotonic()) <= 0:
+                return True
+            time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
+        storage.delete_file(stop)
     except KeyboardInterrupt:
         print("interrupted: what has arrived since the last look is left to the next run")
+    return False

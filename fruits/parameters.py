@@ -11,6 +11,7 @@ from fruits import backbones, reduction, storage
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
+INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
 
 
@@ -135,10 +136,13 @@ def _is_weights(weights):
 
 
 def _is_interval(text):
-    """Say whether a text is an interval that pandas reads, above 0; a number alone has no unit."""
-    if text is None:
-        return True
-    return isinstance(text, str) and not text.strip().isdigit() and pd.Timedelta(text) > pd.Timedelta(0)
+    """Say whether a text is an interval above 0; a number alone has no unit."""
+    if text is None or not isinstance(text, str) or text.strip().isdigit():
+        return text is None
+    try:
+        return pd.Timedelta(text) > pd.Timedelta(0)
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected {INTERVAL}: correct it in the params file") from None
 
 
 def _is_master(master):
@@ -162,6 +166,6 @@ RULES = {
     "packed_path": (lambda path: path is None or _is_writable(path), "the path of a folder, or nothing"),
     "pictures_per_commit": (_is_count, "a whole number from 1 on"),
     "recompute": (lambda choice: isinstance(choice, bool), "true or false"),
-    "trigger": (_is_interval, 'an interval such as "1 minute" or "30 seconds", or nothing'),
+    "trigger": (_is_interval, INTERVAL),
     "spark_master": (_is_master, 'an address such as "local[*]", "local[2]" or "spark://host:7077"'),
 }

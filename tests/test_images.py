@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from pyspark.sql import functions as F
 
 from fruits import images
 
@@ -72,10 +73,8 @@ def refuse(content):
 
 
 def read_with_spark(spark, folder):
-    """Read a folder as the notebook does, with a label and no reason."""
-    pictures = spark.read.format("binaryFile").options(**READER_OPTIONS).load(str(folder))
-    label = "element_at(split(path, '/'), -2) AS label"
-    return pictures.selectExpr("path", "content", label, "CAST(null AS string) AS reason")
+    """Read a folder as the notebook does."""
+    return images.label_pictures(spark.read.format("binaryFile").options(**READER_OPTIONS).load(str(folder)))
 
 
 @pytest.mark.parametrize("picture_format", [*LOSSLESS, *LOSSY])
@@ -322,37 +321,62 @@ def test_spark_reads_exactly_the_names_that_are_not_explained(spark, tmp_path):
         for name in names:
             (tmp_path / folder / name).write_bytes(b"1")
     read = {row.path for row in read_with_spark(spark, tmp_path).select("path").collect()}
-    listing = images.survey(str(tmp_path))
+    listing = images.survey(spark, str(tmp_path), str(tmp_path.with_name("output"))).collect()
     every = {f"file:{tmp_path}/{folder}/{name}" for folder in folders for name in names}
-    assert listing.found == len(every)
-    assert {path for path, _ in listing.skipped} == every - read
+    assert {row.path for row in listing} == every
+    assert {row.path for row in listing if row.reason} == every - read
 
 
-def test_a_survey_counts_every_file_and_names_those_that_spark_skips(tmp_path):
+def test_a_survey_names_every_file_and_why_spark_skips_some(spark, tmp_path):
     for path, length in {"a.jpg": 1, "b/c.png": 2, "b/.d": 3, "b/e f.jpg": 0, "_g/h/i.jpg": 4, "j/k.txt": 5}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(bytes(length))
     (tmp_path / "no file here").mkdir()
-    listing = images.survey(str(tmp_path))
-    assert (listing.folder, listing.found) == (str(tmp_path), 6)
-    skipped = {path: reason.split(":")[0] for path, reason in listing.skipped}
+    listing = images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
     root = f"file:{tmp_path}"
+    rows = {row.path: row for row in listing.collect()}
+    assert {path: row.length for path, row in rows.items() if not row.reason} == {
+        f"{root}/a.jpg": 1, f"{root}/b/c.png": 2, f"{root}/j/k.txt": 5,
+    }  # fmt: skip
+    assert {row.label for row in rows.values()} == {tmp_path.name, "b", "h", "j"}
+    skipped = {path: row.reason.split(":")[0] for path, row in rows.items() if row.reason}
     assert skipped == {f"{root}/b/.d": "hidden file", f"{root}/b/e f.jpg": "empty file",
                        f"{root}/_g/h/i.jpg": "hidden file"}  # fmt: skip
 
 
-def test_a_hidden_folder_above_the_pictures_hides_nothing(tmp_path):
+def test_a_hidden_folder_above_the_pictures_hides_nothing(spark, tmp_path):
     folder = tmp_path / ".cache" / "_photos"
     folder.mkdir(parents=True)
     (folder / "0.jpg").write_bytes(b"1")
-    listing = images.survey(str(folder))
-    assert (listing.found, listing.skipped) == (1, [])
+    (row,) = images.survey(spark, str(folder), str(tmp_path / "output")).collect()
+    assert (row.path, row.reason) == (f"file:{folder}/0.jpg", None)
 
 
-def test_a_folder_without_files_is_an_error_that_names_it(tmp_path):
+def test_a_folder_without_files_is_an_error_that_names_it(spark, tmp_path):
     (tmp_path / "Lemon").mkdir()
     with pytest.raises(ValueError, match=f"images_path '{tmp_path}' holds no file: put pictures there"):
-        images.survey(str(tmp_path))
+        images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
+
+
+def test_a_listing_longer_than_what_is_held_at_once_is_whole(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "LISTING_ROWS", 3)
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(number + 1))
+    listing = images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
+    assert sorted(row.length for row in listing.collect()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("name", ["a+b", "100%", "a%20b", "é 果 🍎", "12:30 [1]", "q?*", "#;,=&'\"", "{brace}"])
+def test_one_picture_is_read_by_its_name_whatever_it_is_and_no_other_is_opened(spark, tmp_path, name):
+    for folder in ("A", "B", name):
+        (tmp_path / folder).mkdir()
+        for file in ("0.jpg", f"{name}.jpg"):
+            (tmp_path / folder / file).write_bytes(f"{folder}/{file}".encode())
+    wanted = f"file:{tmp_path}/{name}/{name}.jpg"
+    chosen = read_with_spark(spark, tmp_path).where(images.is_one_of(F.col("path"), [wanted, "file:/nowhere"]))
+    (row,) = chosen.collect()
+    assert (row.path, row.content.decode()) == (wanted, f"{name}/{name}.jpg")
+    assert chosen.rdd.getNumPartitions() == 1
 
 
 @pytest.fixture
@@ -367,55 +391,34 @@ def three_labels(tmp_path, encode_picture):
 
 def test_examples_are_one_a_label_and_the_same_for_a_seed(spark, three_labels):
     pictures = read_with_spark(spark, three_labels)
-    examples = images.read_examples(pictures, (8, 6), seed=1)
+    listing = images.survey(spark, str(three_labels), str(three_labels.with_name("output")))
+    examples = images.read_examples(pictures, listing, (8, 6), seed=1)
     assert [example.label for example in examples] == ["A", "B", "C"]
     for example in examples:
         _, label, name = example.path.rsplit("/", 2)
         assert label == example.label
         expected = 20 * ("ABC".index(label) * 4 + int(name[0]))
         np.testing.assert_array_equal(example.pixels, np.full((8, 6, 3), expected))
-    again = images.read_examples(pictures.repartition(5), (8, 6), seed=1)
+    again = images.read_examples(pictures, listing.repartition(5), (8, 6), seed=1)
     assert [example.path for example in again] == [example.path for example in examples]
-    draws = {tuple(e.path for e in images.read_examples(pictures, (8, 6), seed=seed)) for seed in range(5)}
+    draws = {tuple(e.path for e in images.read_examples(pictures, listing, (8, 6), seed=seed)) for seed in range(5)}
     assert len(draws) > 1
 
 
 def test_examples_are_no_more_than_asked_and_leave_out_what_cannot_be_decoded(spark, three_labels):
-    assert len(images.read_examples(read_with_spark(spark, three_labels), (4, 4), count=2)) == 2
+    listing = images.survey(spark, str(three_labels), str(three_labels.with_name("output")))
+    assert len(images.read_examples(read_with_spark(spark, three_labels), listing, (4, 4), count=2)) == 2
     for path in (three_labels / "B").iterdir():
         path.write_bytes(b"no picture")
-    examples = images.read_examples(read_with_spark(spark, three_labels), (4, 4))
+    examples = images.read_examples(read_with_spark(spark, three_labels), listing, (4, 4))
     assert [example.label for example in examples] == ["A", "C"]
 
 
-def test_pixels_are_read_of_what_is_there_and_can_be_decoded(three_labels):
+def test_pixels_are_read_of_what_is_there_and_can_be_decoded(spark, three_labels):
     good, deleted, bad = sorted(three_labels.rglob("*.*"))[:3]
     deleted.unlink()
     bad.write_bytes(b"no picture")
-    pixels = images.read_pixels([f"file:{path}" for path in (good, deleted, bad)], (6, 4))
+    pictures = read_with_spark(spark, three_labels)
+    pixels = images.read_pixels(pictures, [f"file:{path}" for path in (good, deleted, bad)], (6, 4))
     assert list(pixels) == [f"file:{good}"]
     np.testing.assert_array_equal(pixels[f"file:{good}"], images.decode(good.read_bytes(), (6, 4)))
-
-
-def test_a_file_that_spark_could_not_open_is_named(spark, three_labels):
-    (three_labels / "A" / "empty.png").write_bytes(b"")
-    outcomes = read_with_spark(spark, three_labels).where("path NOT LIKE '%/B/3.png'")
-    rejected = images.gather_rejected(outcomes, outcomes, images.survey(str(three_labels))).collect()
-    reasons = {row.path.removeprefix(f"file:{three_labels}/"): row.reason for row in rejected}
-    assert set(reasons) == {"A/empty.png", "B/3.png"}
-    assert reasons["A/empty.png"].startswith("empty file")
-    assert reasons["B/3.png"].startswith("not readable")
-
-
-def test_a_file_deleted_after_the_survey_is_named(spark, three_labels):
-    outcomes, listing = read_with_spark(spark, three_labels), images.survey(str(three_labels))
-    (three_labels / "C" / "1.png").unlink()
-    rejected = images.gather_rejected(outcomes, outcomes, listing).collect()
-    assert [(row.path, row.reason[:12]) for row in rejected] == [(f"file:{three_labels}/C/1.png", "not readable")]
-
-
-def test_nothing_is_rejected_where_everything_was_featurized(spark, three_labels):
-    outcomes = read_with_spark(spark, three_labels)
-    rejected = images.gather_rejected(outcomes, outcomes, images.survey(str(three_labels)))
-    assert rejected.columns == ["path", "reason"]
-    assert rejected.count() == 0

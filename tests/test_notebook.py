@@ -124,8 +124,8 @@ def test_the_features_equal_plain_keras_in_this_process(smoke, feature_extractor
 
 def test_the_rejected_are_a_table_of_reasons(smoke):
     rejected = pq.read_table(smoke.output / "rejected")
-    assert rejected.schema.names == ["path", "reason"]
-    assert rejected.schema.types == [pa.string(), pa.string()]
+    assert rejected.schema.names == ["path", "reason", "length", "modificationTime"]
+    assert rejected.schema.types[:3] == [pa.string(), pa.string(), pa.int64()]
     assert rejected.num_rows == 0
 
 
@@ -192,7 +192,8 @@ def test_the_report_says_how_well_labels_are_told_apart(smoke):
 def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
     assert list(smoke.elsewhere.iterdir()) == []
     assert {path.name for path in smoke.output.iterdir()} == {
-        "features", "rejected", "pca", "projection", "projection_csv", "figures", "report.json",
+        "features", "rejected", "listing", "pca", "projection", "projection_csv", "figures", "report.json",
+        "quality.json", "changes",
     }  # fmt: skip
     assert not [
         name for name in LEFT_BY_SPARK for folder in (ROOT, ROOT / "notebooks") if (folder / name).exists()
@@ -229,7 +230,7 @@ def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurize
     options = [word for name, value in values.items() for word in ("-p", name, str(value))]
     answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options, "-p", "pca_model", smoke.output / "pca")
     assert answer.returncode == 1
-    assert re.search("fitted on features of another network: its weights_sha256 .*this run's", answer.stderr)
+    assert re.search("fitted on features of another network: their weights_sha256 .*this run's", answer.stderr)
     assert not (tmp_path / "out" / "features").exists()
 
 

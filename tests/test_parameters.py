@@ -19,6 +19,7 @@ CLOUD = PROJECT / "notebooks" / "cloud.ipynb"
 NAMES = {
     "images_path", "output_path", "backbone", "weights", "variance_kept",
     "max_components", "pca_model", "quality_seconds", "batch_size", "seed", "save_csv", "spark_master",
+    "packed_path", "pictures_per_commit", "recompute", "trigger",
 }  # fmt: skip
 FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruits-360.yaml", "smoke.yaml")]
 NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
@@ -37,7 +38,8 @@ def right(tmp_path):
         "images_path": str(tmp_path / "pictures"), "output_path": str(tmp_path / "output"),
         "backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "max_components": None,
         "pca_model": None, "quality_seconds": 30, "batch_size": 16, "seed": 0, "save_csv": False,
-        "spark_master": "local[*]",
+        "spark_master": "local[*]", "packed_path": None, "pictures_per_commit": 4096, "recompute": False,
+        "trigger": None,
     }  # fmt: skip
 
 
@@ -58,6 +60,9 @@ def complain(values):
     {"variance_kept": 0.001, "max_components": 100_000, "spark_master": "spark://host:7077"},
     {"output_path": "{}/pictures of fruit"},
     {"pca_model": "{}/earlier/pca"},
+    {"packed_path": "{}/packed", "recompute": True, "pictures_per_commit": 1},
+    {"trigger": "1 minute"},
+    {"trigger": "90 seconds"},
     {"images_path": "{}/pictures/", "output_path": "{}/pictures/../new/deep"},
 ])  # fmt: skip
 def test_a_right_set_passes(right, tmp_path, change):
@@ -100,6 +105,10 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
+    *(("packed_path", value, "the path of a folder, or nothing") for value in [*NOT_TEXT[1:], ""]),
+    *(("pictures_per_commit", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
+    *(("recompute", value, "true or false") for value in [0, 1, "true", None]),
+    *(("trigger", value, 'an interval such as "1 minute"') for value in [*NOT_TEXT[1:], "60", "-1 minute"]),
     *(("spark_master", value, 'an address such as "local[*]"') for value in [*NOT_TEXT, "", "foo", "local[0]"]),
 ])  # fmt: skip
 def test_a_wrong_value_is_refused_with_what_was_found_and_expected(right, name, value, expected):
@@ -108,6 +117,23 @@ def test_a_wrong_value_is_refused_with_what_was_found_and_expected(right, name, 
     assert str(value) in complaint
     assert f"expected {expected}" in complaint
     assert re.search(r"correct it|choose another|rename|set ", complaint)
+
+
+@pytest.mark.parametrize("interval", ["", "soon", "minute 1"])
+def test_an_interval_that_cannot_be_read_is_refused(right, interval):
+    (complaint,) = complain(right | {"trigger": interval})
+    assert re.match(rf"trigger: .*'{interval}'.*expected an interval such as \"1 minute\"", complaint)
+
+
+def test_what_arrives_later_is_not_packed_and_so_the_two_are_refused_together(right, tmp_path):
+    (complaint,) = complain(right | {"trigger": "1 minute", "packed_path": f"{tmp_path}/packed"})
+    assert complaint.startswith("packed_path and trigger are both set")
+
+
+@pytest.mark.parametrize("packed", ["pictures", "pictures/packed", "."])
+def test_pictures_are_not_packed_into_their_own_folder(right, tmp_path, packed):
+    (complaint,) = complain(right | {"packed_path": f"{tmp_path}/{packed}"})
+    assert re.match("packed_path .* lie in each other: set packed_path elsewhere", complaint)
 
 
 def test_every_parameter_has_wrong_values_above():
@@ -154,7 +180,7 @@ def test_an_output_inside_the_pictures_is_refused(right, tmp_path, output):
 @pytest.mark.parametrize("output", ["earlier", "earlier/pca"])
 def test_a_saved_pca_that_the_run_would_delete_is_refused(right, tmp_path, output):
     (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", "output_path": f"{tmp_path}/{output}"})
-    assert re.match(r"pca_model .* lies inside output_path .* deletes: set output_path elsewhere", complaint)
+    assert re.match(r"pca_model .* lies inside output_path .* replaces: set output_path elsewhere", complaint)
 
 
 @pytest.mark.parametrize("name", ["images_path", "output_path", "weights", "pca_model"])

@@ -211,7 +211,7 @@ def test_a_saved_pca_loads_whole_in_its_components_and_its_variances(spark, tmp_
 def test_a_pca_of_another_networks_features_is_refused_with_both_named(spark, tmp_path):
     folder = str(tmp_path / "pca")
     reduction.save_pca(spark, make_pca([0.5, 0.25]), folder, {"backbone": "MobileNetV2", "n_features": 2})
-    expected = "another network: its backbone MobileNetV2, this run's ResNet50. Set pca_model to one of the same"
+    expected = "another network: their backbone is MobileNetV2, this run's ResNet50. Set pca_model to one of the same"
     with pytest.raises(ValueError, match=expected):
         reduction.load_pca(folder, {"backbone": "ResNet50", "n_features": 2})
     with pytest.raises(ValueError, match="its n_features 2, this run's 3; weights_sha256 None, this run's ab"):

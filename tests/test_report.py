@@ -5,10 +5,11 @@ import json
 import platform
 import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fruits import images, report
+from fruits import increments, report
 
 
 class Rows:
@@ -21,54 +22,84 @@ class Rows:
         return self.rows
 
 
+PARAMETERS = {"images_path": "data/images", "backbone": "MobileNetV2", "variance_kept": 0.9}
+
+
+def make_changes(new=0, changed=0, unchanged=0, deleted=0, skipped=0):
+    """Make what a look at the folder finds, in numbers alone."""
+    counts = (new, changed, unchanged, deleted, skipped)
+    return increments.Changes(None, None, dict(zip(increments.STATES, counts, strict=True)))
+
+
 @pytest.fixture
-def run():
-    run = report.Report(images_path="data/images", backbone="MobileNetV2", variance_kept=0.9)
+def run(tmp_path):
+    run = report.Report(str(tmp_path), **PARAMETERS)
     run.seconds["featurize"] = 4.0
     return run
 
 
-def test_a_step_is_timed_in_seconds_and_says_so(capsys):
-    run = report.Report()
+def test_a_step_is_timed_in_seconds_and_says_so_and_its_times_add_up(run, capsys):
     with run.step("wait"):
         time.sleep(0.2)
-    assert 0.2 <= run.seconds["wait"] < 2
-    assert capsys.readouterr().out == f"wait: {run.seconds['wait']:.1f} s\n"
+    first = run.seconds["wait"]
+    assert 0.2 <= first < 2
+    assert capsys.readouterr().out == f"wait: {first:.1f} s\n"
+    with run.step("wait"):
+        time.sleep(0.1)
+    assert first + 0.1 <= run.seconds["wait"] < 4
 
 
-def test_a_step_that_fails_raises_its_own_error_and_is_not_timed(capsys):
-    run = report.Report()
+def test_a_step_that_fails_raises_its_own_error_and_is_not_timed(run, capsys):
     with pytest.raises(ZeroDivisionError), run.step("fail"):
         _ = 1 / 0
-    assert run.seconds == {}
+    assert run.seconds == {"featurize": 4.0}
     assert capsys.readouterr().out == ""
 
 
-def test_the_account_holds_the_counts_and_the_rate(run, capsys):
-    run.account(images.Survey("/pictures", 1010, []), Rows(1000), Rows(10))
+def test_the_account_holds_the_counts_and_the_rate_of_this_run(run, capsys):
+    run.count(make_changes(new=300, changed=100, unchanged=605, deleted=7, skipped=5))
+    run.account(Rows(1000), Rows(10))
     assert run.values["images_found"] == 1010
     assert run.values["images_featurized"] == 1000
     assert run.values["images_rejected"] == 10
-    assert run.values["images_per_second"] == 250
+    assert run.values["images_per_second"] == 100
     assert "1,010 files found = 1,000 featurized + 10 rejected" in capsys.readouterr().out
+
+
+def test_the_counts_of_several_looks_add_up_but_for_what_is_there(run):
+    run.count(make_changes(new=3, unchanged=10))
+    run.count(make_changes(new=2, changed=1, unchanged=12, deleted=1))
+    run.account(Rows(15), Rows(0))
+    values = {name: run.values[f"images_{name}"] for name in ("found", "new", "changed", "unchanged", "deleted")}
+    assert values == {"found": 15, "new": 5, "changed": 1, "unchanged": 10, "deleted": 1}
+
+
+def test_a_run_with_nothing_to_do_has_no_rate(run):
+    run.count(make_changes(unchanged=10))
+    run.account(Rows(10), Rows(0))
+    assert run.values["images_per_second"] is None
 
 
 @pytest.mark.parametrize(("done", "refused"), [(6, 1), (8, 3), (0, 0)])
 def test_a_lost_or_added_picture_stops_the_run_with_the_numbers(run, done, refused):
-    with pytest.raises(ValueError, match="10 files were found in /pictures") as caught:
-        run.account(images.Survey("/pictures", 10, []), Rows(done), Rows(refused))
+    run.count(make_changes(new=10))
+    with pytest.raises(ValueError, match="10 files were found") as caught:
+        run.account(Rows(done), Rows(refused))
     assert f"{done} featurized + {refused} rejected make {done + refused}" in str(caught.value)
-    assert "run it again" in str(caught.value)
+    assert "Run it again" in str(caught.value)
 
 
 def test_the_account_counts_real_tables(spark, run):
-    run.account(images.Survey("/pictures", 7, []), spark.range(5), spark.range(2))
+    run.count(make_changes(new=7))
+    run.account(spark.range(5), spark.range(2))
     assert (run.values["images_featurized"], run.values["images_rejected"]) == (5, 2)
 
 
-def test_the_file_holds_values_seconds_and_versions(run, tmp_path):
+def test_the_file_holds_values_seconds_versions_and_times(tmp_path):
+    run = report.Report(str(tmp_path / "new"), **PARAMETERS)
+    run.seconds["featurize"] = 4.0
     run.note(n_features=1280, n_components=8, labels="pêche")
-    path = run.save(str(tmp_path / "new"))
+    path = run.save()
     saved = json.loads((tmp_path / "new" / "report.json").read_text(encoding="utf-8"))
     assert path == str(tmp_path / "new" / "report.json")
     assert saved.pop("seconds") == {"featurize": 4.0}
@@ -76,10 +107,33 @@ def test_the_file_holds_values_seconds_and_versions(run, tmp_path):
     assert versions.pop("python") == platform.python_version()
     assert {"pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow"} <= set(versions)
     assert versions == {package: importlib.metadata.version(package) for package in versions}
-    assert saved == {
-        "images_path": "data/images", "backbone": "MobileNetV2", "variance_kept": 0.9,
-        "n_features": 1280, "n_components": 8, "labels": "pêche",
-    }  # fmt: skip
+    started, finished = (datetime.fromisoformat(saved.pop(name)) for name in ("started", "finished"))
+    assert timedelta(0) <= finished - started <= datetime.now(UTC) - started < timedelta(minutes=1)
+    assert len(saved.pop("history")) == 1
+    assert saved == PARAMETERS | {"n_features": 1280, "n_components": 8, "labels": "pêche"}
+
+
+def test_the_history_tells_of_every_run_and_of_one_that_was_killed(tmp_path):
+    for number, is_killed in enumerate([False, True, False]):
+        run = report.Report(str(tmp_path), **PARAMETERS)
+        run.begin(str(tmp_path))
+        if not is_killed:
+            run.count(make_changes(new=10 * number))
+            run.account(Rows(10 * number), Rows(0))
+            run.save()
+    history = json.loads((tmp_path / "report.json").read_text())["history"]
+    assert [entry["finished"] is not None for entry in history] == [True, False, True]
+    assert [entry["images_new"] for entry in history] == [0, None, 20]
+
+
+@pytest.mark.parametrize("change", [{}, {"backbone": "ResNet50"}, {"seed": 1}])
+def test_a_run_repeats_an_earlier_one_that_finished_with_the_same_parameters(tmp_path, change):
+    first = report.Report(str(tmp_path), **PARAMETERS)
+    assert not first.repeats_earlier
+    first.begin(str(tmp_path))
+    assert not report.Report(str(tmp_path), **PARAMETERS).repeats_earlier
+    first.save()
+    assert report.Report(str(tmp_path), **PARAMETERS | change).repeats_earlier is (change == {})
 
 
 def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
@@ -88,20 +142,22 @@ def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
     assert {tuple(re.split("  +", line)) for line in lines} >= {
         ("n_components", "8"), ("backbone", "MobileNetV2"), ("seconds, featurize", "4.0"),
     }  # fmt: skip
-    assert len(lines) == 4 + 1
+    assert len(lines) == 6 + 1
     assert len({re.search("  +", line).end() for line in lines}) == 1
 
 
-def test_a_finished_run_is_deleted_from_its_folder_and_nothing_else(tmp_path):
-    for name in ("features/0.parquet", "figures/a.png", "mine/0.jpg", "notes.txt", "report.json"):
+def test_what_an_earlier_run_computed_is_deleted_but_for_its_features(tmp_path):
+    report.Report(str(tmp_path)).save()
+    for name in ("features/0.parquet", "rejected/0.parquet", "pca/a", "figures/a.png", "mine/0.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    report.delete_earlier_run(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "notes.txt"}
+    report.Report(str(tmp_path)).begin(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"features", "rejected", "mine", "notes.txt", "report.json"}
+    assert json.loads((tmp_path / "report.json").read_text())["finished"] is None
 
 
 def test_folders_without_a_report_are_somebodys_own_and_stay(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a.png").write_bytes(b"1")
-    report.delete_earlier_run(str(tmp_path))
+    report.Report(str(tmp_path)).begin(str(tmp_path))
     assert (tmp_path / "figures" / "a.png").exists()

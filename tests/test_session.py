@@ -122,6 +122,14 @@ def test_workers_run_the_python_of_the_driver(spark):
     assert Path(executable).parent == Path(sys.executable).parent
 
 
+@pytest.mark.parametrize(("master", "address"), [
+    ("local", "local[1,4]"), ("local[2]", "local[2,4]"), ("local[*]", "local[*,4]"), ("local[2,1]", "local[2,1]"),
+    ("local-cluster[2,1,4096]", "local-cluster[2,1,4096]"), ("spark://host:7077", "spark://host:7077"),
+])  # fmt: skip
+def test_a_task_may_fail_on_one_machine_as_often_as_on_a_cluster(master, address):
+    assert session.allow_failures(master) == address
+
+
 def test_starting_spark_twice_gives_the_session_that_runs(spark):
     assert session.start_spark("local[2]").sparkContext is spark.sparkContext
 

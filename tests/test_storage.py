@@ -1,11 +1,13 @@
 """Paths made absolute in one way, and files listed, read and written as a plain reading of the disk sees them."""
 
 import os
+import time
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from pyspark.sql import functions as F
 
 import fruits
 from fruits import storage
@@ -69,15 +71,18 @@ def test_listing_finds_what_a_walk_finds(tree):
     folder, paths = tree
     walked = {os.path.join(place, name) for place, _, names in os.walk(folder) for name in names}
     assert walked == set(paths)
-    expected = sorted((f"file:{path}", os.path.getsize(path)) for path in walked)
+    expected = sorted(
+        (f"file:{path}", os.path.getsize(path), os.stat(path).st_mtime_ns // 1_000_000) for path in walked
+    )
     assert sorted(storage.list_files(str(folder))) == expected
 
 
-def test_listing_and_spark_write_the_same_path_and_length(spark, tree):
+def test_listing_and_spark_tell_the_same_path_length_and_date(spark, tree):
     folder, _ = tree
     read = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(str(folder))
-    rows = [(row.path, row.length, len(row.content)) for row in read.collect()]
-    expected = [(path, length, length) for path, length in storage.list_files(str(folder))]
+    milliseconds = F.unix_millis("modificationTime").alias("modified")
+    rows = [(row.path, row.length, row.modified) for row in read.select("path", "length", milliseconds).collect()]
+    expected = list(storage.list_files(str(folder)))
     assert sorted(rows) == sorted(expected)
 
 
@@ -93,7 +98,7 @@ def test_listing_leaves_out_what_is_neither_a_file_nor_a_folder(tmp_path):
     (tmp_path / "link.jpg").symlink_to(tmp_path / "0.jpg")
     (tmp_path / "link to nothing.jpg").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe.jpg")
-    listed = dict(storage.list_files(str(tmp_path)))
+    listed = {path: length for path, length, _ in storage.list_files(str(tmp_path))}
     assert listed == {f"file:{tmp_path}/0.jpg": 1, f"file:{tmp_path}/link.jpg": 1}
 
 
@@ -104,7 +109,7 @@ def test_listing_a_folder_that_is_not_there_is_an_error_that_names_it(tmp_path):
 
 def test_what_is_listed_can_be_read(tree):
     folder, _ = tree
-    for path, length in storage.list_files(str(folder)):
+    for path, length, _ in storage.list_files(str(folder)):
         assert storage.read_bytes(path) == bytes(length)
 
 
@@ -162,15 +167,17 @@ def test_on_s3_a_name_is_written_listed_read_and_deleted_as_it_is(bucket, name):
     folder = f"s3://{bucket}/Café {len(name)}"
     path = f"{folder}/Lemon/{name}"
     storage.write_bytes(path, b"123")
-    assert list(storage.list_files(folder)) == [(path, 3)]
-    assert list(storage.list_files(f"s3://{bucket}")) == [(path, 3)]
+    for place in (folder, f"s3://{bucket}"):
+        (file,) = storage.list_files(place)
+        assert (file.path, file.length) == (path, 3)
+        assert abs(file.modified / 1000 - time.time()) < 60
     assert storage.is_folder(folder)
     assert storage.is_file(path)
     assert storage.read_bytes(path) == b"123"
     keys = [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
     assert path.removeprefix(f"s3://{bucket}/") in keys
     storage.delete_file(path)
-    assert [place for place, _ in storage.list_files(f"s3://{bucket}")] == []
+    assert [place for place, *_ in storage.list_files(f"s3://{bucket}")] == []
 
 
 def test_a_bucket_that_is_not_there_is_an_error_that_names_it(bucket):

@@ -1,0 +1,342 @@
+"""What is new, changed and gone, against plain Python; tables tidied wherever a run was killed; pictures packed."""
+
+import json
+import os
+import shutil
+import threading
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import functions as F
+
+from fruits import images, increments
+
+FINGERPRINT = {"backbone": "MobileNetV2", "input_size": [224, 224], "weights_sha256": "ab" * 32}
+READER_OPTIONS = dict.fromkeys(("recursiveFileLookup", "ignoreMissingFiles", "ignoreCorruptFiles"), "true")
+
+
+class Place:
+    """A folder of pictures, and the folder of results beside it, walked as the notebook walks them.
+
+    A picture's bytes are its features, so that no network is needed; a picture that begins with "bad" is refused.
+    """
+
+    def __init__(self, spark, root):
+        self.spark, self.pictures, self.output = spark, root / "pictures", root / "output"
+        self.tables = increments.list_tables(str(self.output))
+        self.reader = spark.read.format("binaryFile").options(**READER_OPTIONS)
+
+    def write(self, name, content="1", date=1_700_000_000):
+        """Write one picture, with a date of its own, in seconds."""
+        path = self.pictures / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        os.utime(path, (date, date))
+
+    def look(self):
+        """List the folder and find what changed."""
+        listing = images.survey(self.spark, str(self.pictures), str(self.output))
+        return increments.find_changes(self.spark, listing, self.tables, f"{self.output}/changes")
+
+    def load(self):
+        return images.label_pictures(self.reader.load(str(self.pictures)))
+
+    def featurize(self, changes, per_core=1000, pictures=None):
+        """Write the two tables, slice by slice. Returns the number of pictures in each slice."""
+        sizes = []
+        for part in increments.cut_slices(pictures or self.load(), changes, per_core):
+            rows = part.withColumn("text", F.decode("content", "UTF-8")).persist()
+            sizes.append(rows.count())
+            good = rows.where("text NOT LIKE 'bad%'").withColumn("features", F.expr("array(CAST(text AS float))"))
+            increments.append(good, "features", self.tables["features"])
+            bad = rows.where("text LIKE 'bad%'").withColumn("reason", F.col("text"))
+            increments.append(bad, "rejected", self.tables["rejected"])
+            rows.unpersist()
+        return sizes
+
+    def run(self):
+        """Do a whole run. Returns the Changes that it began with."""
+        changes = self.look()
+        self.featurize(changes)
+        increments.tidy(self.spark, changes, self.tables)
+        return changes
+
+    def read(self, table="features", column="features"):
+        """Read a table without Spark: [(path below the folder, value)], sorted, twice where a row is there twice."""
+        rows = pq.read_table(self.tables[table], columns=["path", column]).to_pylist()
+        start = len(f"file:{self.pictures}/")
+        return sorted((row["path"][start:], row[column][0] if column == "features" else row[column]) for row in rows)
+
+    def list_files(self, table="features"):
+        return sorted(path for path in os.listdir(self.tables[table]) if path.endswith(".parquet"))
+
+
+@pytest.fixture
+def place(spark, tmp_path):
+    """A folder with five pictures, two labels, one of them refused, and one file that Spark skips."""
+    place = Place(spark, tmp_path)
+    for number in range(4):
+        place.write(f"{'AB'[number % 2]}/{number}.jpg", str(number))
+    place.write("B/broken.jpg", "bad picture")
+    place.write("B/.hidden", "1")
+    return place
+
+
+def test_everything_is_new_at_first_and_nothing_afterwards(place):
+    changes = place.run()
+    assert changes.counts == {"new": 5, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 1}
+    assert (changes.found, changes.to_do, changes.is_empty) == (6, 5, False)
+    assert place.read() == [("A/0.jpg", 0), ("A/2.jpg", 2), ("B/1.jpg", 1), ("B/3.jpg", 3)]
+    reasons = dict(place.read("rejected", "reason"))
+    assert reasons.pop("B/.hidden").startswith("hidden file")
+    assert reasons == {"B/broken.jpg": "bad picture"}
+    before = place.list_files()
+    again = place.run()
+    assert again.counts == {"new": 0, "changed": 0, "unchanged": 5, "deleted": 0, "skipped": 1}
+    assert again.is_empty
+    assert place.list_files() == before
+    assert str(again) == "0 new, 0 changed, 5 unchanged, 0 deleted, 1 skipped"
+
+
+@pytest.mark.parametrize(("content", "date"), [("77", 1_700_000_000), ("7", 1_700_000_009), ("7", 1_600_000_000)],
+                         ids=["another length", "later", "earlier, as a backup has it"])  # fmt: skip
+def test_a_picture_replaced_under_its_name_is_featurized_again_and_its_old_row_is_gone(place, content, date):
+    place.run()
+    place.write("A/2.jpg", content, date)
+    assert place.run().counts == {"new": 0, "changed": 1, "unchanged": 4, "deleted": 0, "skipped": 1}
+    assert dict(place.read()) == {"A/0.jpg": 0, "A/2.jpg": int(content), "B/1.jpg": 1, "B/3.jpg": 3}
+    assert len(place.read()) == 4
+    assert place.run().is_empty
+
+
+def test_a_deleted_picture_is_counted_once_and_its_row_is_gone(place):
+    place.run()
+    for name in ("A/0.jpg", "B/broken.jpg"):
+        (place.pictures / name).unlink()
+    assert place.run().counts == {"new": 0, "changed": 0, "unchanged": 3, "deleted": 2, "skipped": 1}
+    assert place.read() == [("A/2.jpg", 2), ("B/1.jpg", 1), ("B/3.jpg", 3)]
+    assert [path for path, _ in place.read("rejected", "reason")] == ["B/.hidden"]
+    assert place.run().is_empty
+
+
+def test_a_picture_moves_between_the_tables_as_it_is_mended_and_broken(place):
+    place.run()
+    place.write("B/broken.jpg", "9")
+    place.write("A/0.jpg", "bad now")
+    assert place.run().counts["changed"] == 2
+    assert place.read() == [("A/2.jpg", 2), ("B/1.jpg", 1), ("B/3.jpg", 3), ("B/broken.jpg", 9)]
+    assert dict(place.read("rejected", "reason"))["A/0.jpg"] == "bad now"
+    assert len(place.read("rejected", "reason")) == 2
+
+
+def test_a_picture_that_becomes_empty_or_hidden_leaves_the_features(place):
+    place.run()
+    place.write("A/0.jpg", "")
+    (place.pictures / "B" / "1.jpg").rename(place.pictures / "B" / "_1.jpg")
+    place.run()
+    assert place.read() == [("A/2.jpg", 2), ("B/3.jpg", 3)]
+    refused = {path for path, _ in place.read("rejected", "reason")}
+    assert refused == {"A/0.jpg", "B/_1.jpg", "B/.hidden", "B/broken.jpg"}
+
+
+def test_a_file_deleted_after_the_listing_is_named_and_tried_again_when_it_is_back(place):
+    changes = place.look()
+    (place.pictures / "A" / "2.jpg").unlink()
+    place.featurize(changes)
+    increments.tidy(place.spark, changes, place.tables)
+    assert dict(place.read("rejected", "reason"))["A/2.jpg"].startswith("not readable")
+    place.write("A/2.jpg", "2")
+    assert place.run().counts == {"new": 1, "changed": 0, "unchanged": 4, "deleted": 0, "skipped": 1}
+    assert len(place.read()) == 4
+    assert "A/2.jpg" not in dict(place.read("rejected", "reason"))
+
+
+def test_a_picture_that_changes_between_listing_and_reading_is_there_once_and_known(place):
+    place.run()
+    place.write("A/0.jpg", "5", date=1_700_000_001)
+    changes = place.look()
+    place.write("A/0.jpg", "6", date=1_700_000_002)
+    place.featurize(changes)
+    increments.tidy(place.spark, changes, place.tables)
+    assert dict(place.read())["A/0.jpg"] == 6
+    assert len(place.read()) == 4
+    assert place.run().is_empty
+
+
+def test_slices_together_are_all_that_is_to_do_and_each_holds_about_as_many_as_asked(place):
+    for number in range(100):
+        place.write(f"C/{number}.jpg", str(number))
+    changes = place.look()
+    sizes = place.featurize(changes, per_core=10)  # two cores
+    assert sum(sizes) == 105
+    assert len(sizes) == 6
+    assert max(sizes) <= 40
+    assert len(place.read()) == 104
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_what_was_committed_before_a_crash_is_not_to_do_again(place, slices):
+    for number in range(20):
+        place.write(f"C/{number}.jpg", str(number))
+    parts = increments.cut_slices(place.load(), place.look(), per_core=3)
+    done = 0
+    for part, _ in zip(parts, range(slices), strict=False):
+        rows = part.withColumn("features", F.array(F.lit(1.0).cast("float")))
+        increments.append(rows, "features", place.tables["features"])
+        done += rows.count()
+    assert 0 < done < 25
+    assert place.look().counts == {"new": 25 - done, "changed": 0, "unchanged": done, "deleted": 0, "skipped": 1}
+
+
+def test_rows_that_a_crash_left_twice_are_there_once_after_the_next_run(place):
+    place.run()
+    folder = place.output / "features"
+    for name in place.list_files():
+        shutil.copy(folder / name, folder / f"again-{name}")
+    assert len(place.read()) == 8
+    assert place.run().is_empty
+    assert place.read() == [("A/0.jpg", 0), ("A/2.jpg", 2), ("B/1.jpg", 1), ("B/3.jpg", 3)]
+
+
+def test_what_a_killed_task_left_in_temporary_folders_is_no_data(place):
+    place.run()
+    folder = place.output / "features" / "_temporary" / "0" / "task"
+    folder.mkdir(parents=True)
+    (folder / "part-0.parquet").write_bytes(b"half a file")
+    assert place.run().is_empty
+    assert len(place.read()) == 4
+
+
+def test_many_small_files_become_few_and_no_row_changes(place, monkeypatch):
+    monkeypatch.setattr(increments, "SMALL_FILES", 2)  # and two for each of two cores
+    for number in range(12):
+        place.write(f"C/{number}.jpg", str(100 + number))
+        place.run()
+        assert len(place.list_files()) <= 7
+        assert len(place.read()) == 5 + number
+    assert [value for path, value in place.read() if path.startswith("C")] == sorted(
+        (100 + number for number in range(12)), key=lambda value: f"{value - 100}.jpg"
+    )
+
+
+def test_large_files_are_left_as_they_are(place, monkeypatch):
+    monkeypatch.setattr(increments, "SMALL_FILES", 0)
+    monkeypatch.setattr(increments, "FILE_BYTES", 2)
+    place.run()
+    for number in range(5):
+        place.write(f"C/{number}.jpg", str(number))
+        before = set(place.list_files())
+        place.run()
+        assert before <= set(place.list_files())
+
+
+def test_names_of_every_kind_are_known_again(place):
+    for name in ("a+b", "100%", "a%20b", "é 果", "12:30 [1]", "q?*", "#;,=&'\"", "{brace}"):
+        place.write(f"{name}/{name}.jpg", "1")
+    place.run()
+    assert place.run().is_empty
+    assert len(place.read()) == 12
+
+
+def test_features_of_another_network_are_refused_with_both_named(tmp_path):
+    increments.claim_features(str(tmp_path), FINGERPRINT)
+    increments.claim_features(str(tmp_path), FINGERPRINT)
+    (tmp_path / "features" / "0.parquet").write_bytes(b"1")
+    other = FINGERPRINT | {"backbone": "ResNet50", "input_size": [299, 299]}
+    expected = (
+        r"their backbone is MobileNetV2, this run's ResNet50; their input_size is \[224, 224\], this run's "
+        r"\[299, 299\]\. .*recompute"
+    )
+    with pytest.raises(ValueError, match=expected):
+        increments.claim_features(str(tmp_path), other)
+    assert (tmp_path / "features" / "0.parquet").exists()
+    increments.claim_features(str(tmp_path), other, recompute=True)
+    assert [path.name for path in (tmp_path / "features").iterdir()] == ["_fingerprint.json"]
+    assert json.loads((tmp_path / "features" / "_fingerprint.json").read_text()) == other
+
+
+def test_recomputing_with_the_same_network_keeps_what_is_there(tmp_path):
+    increments.claim_features(str(tmp_path), FINGERPRINT)
+    (tmp_path / "features" / "0.parquet").write_bytes(b"1")
+    increments.claim_features(str(tmp_path), FINGERPRINT, recompute=True)
+    assert (tmp_path / "features" / "0.parquet").exists()
+
+
+def test_features_of_which_nobody_knows_the_network_are_refused(tmp_path):
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "0.parquet").write_bytes(b"1")
+    with pytest.raises(ValueError, match="their backbone is unknown"):
+        increments.claim_features(str(tmp_path), FINGERPRINT)
+
+
+def test_packed_pictures_are_the_pictures_and_are_not_packed_again(place):
+    packed = str(place.output / "packed")
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    for _ in range(2):
+        pictures, files = increments.pack(place.spark, place.load(), listing, packed, 1000)
+        rows = {row.path.rsplit("/", 1)[1]: (row.label, row.content.decode()) for row in pictures.collect()}
+        assert rows == {"0.jpg": ("A", "0"), "1.jpg": ("B", "1"), "2.jpg": ("A", "2"), "3.jpg": ("B", "3"),
+                        "broken.jpg": ("B", "bad picture")}  # fmt: skip
+        names = sorted(path for path in os.listdir(packed) if path.endswith(".parquet"))
+        assert len(names) < 5
+    place.write("A/4.jpg", "4")
+    (place.pictures / "A" / "0.jpg").unlink()
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    pictures, files = increments.pack(place.spark, place.load(), listing, packed, 1000)
+    changes = increments.find_changes(place.spark, files, place.tables, f"{place.output}/changes")
+    assert changes.counts == {"new": 5, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 1}
+    assert place.featurize(changes, pictures=pictures) == [5]
+    increments.tidy(place.spark, changes, place.tables)
+    assert place.read() == [("A/2.jpg", 2), ("A/4.jpg", 4), ("B/1.jpg", 1), ("B/3.jpg", 3)]
+    assert {path for path, _ in place.read("rejected", "reason")} == {"B/.hidden", "B/broken.jpg"}
+    assert place.run().is_empty  # the same pictures, read from their files
+
+
+def test_a_packed_folder_is_read_as_the_files_were(place):
+    packed = str(place.output / "packed")
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    assert not images.is_packed(str(place.pictures))
+    increments.pack(place.spark, place.load(), listing, packed, 1000)
+    assert images.is_packed(packed)
+    listing = images.survey(place.spark, packed, str(place.output))
+    changes = increments.find_changes(place.spark, listing, place.tables, f"{place.output}/changes")
+    assert changes.counts == {"new": 5, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 0}
+    pictures = images.label_pictures(place.spark.read.parquet(packed))
+    assert sum(place.featurize(changes, pictures=pictures)) == 5
+    increments.tidy(place.spark, changes, place.tables)
+    assert len(place.read()) == 4
+
+
+def test_a_watch_without_a_trigger_ends_after_one_turn(place):
+    looks = increments.watch("pictures", "changes", None, str(place.pictures), str(place.output))
+    assert list(looks) == [("pictures", "changes")]
+
+
+def test_a_watch_yields_what_arrives_until_a_file_says_stop(place, monkeypatch):
+    monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
+    place.run()
+    stop, seen = place.output / "stop", []
+    first = place.load(), place.look()
+    looks = increments.watch(*first, place.reader, str(place.pictures), str(place.output), trigger="200 ms")
+    for pictures, changes in looks:
+        seen.append(changes.counts["new"])
+        place.featurize(changes, pictures=pictures)
+        increments.tidy(place.spark, changes, place.tables)
+        if len(seen) < 3:
+            place.write(f"C/{len(seen)}.jpg", str(len(seen)))
+        else:
+            threading.Timer(0.5, stop.touch).start()
+    assert seen == [0, 1, 1]
+    assert not stop.exists()
+    assert [path for path, _ in place.read() if path.startswith("C")] == ["C/1.jpg", "C/2.jpg"]
+
+
+def test_an_interrupt_of_the_wait_ends_a_watch_without_an_error(place, monkeypatch, capsys):
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(increments, "time", type("Clock", (), {"monotonic": time.monotonic, "sleep": interrupt}))
+    looks = increments.watch(place.load(), None, None, str(place.pictures), str(place.output), trigger="1 minute")
+    assert len(list(looks)) == 1
+    assert "interrupted" in capsys.readouterr().out
