@@ -234,6 +234,65 @@ def draw_neighbours(neighbours, pixels):
     return figure
 
 
+@plt.rc_context(STYLE)
+def draw_scale(pictures, hours, walls, night_hours):
+    """Draw what the steps of a run take as pictures grow, for several designs side by side, with their walls.
+
+    pictures: (n,), growing. hours: {design: {step: (n,)}}. walls: {design: {wall: pictures}}; those beyond the last
+    number of pictures are not drawn. night_hours: what a run may take.
+    """
+    figure, axes = plt.subplots(
+        1, len(hours), figsize=(5.6 * len(hours), 4.6), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, (design, steps) in zip(axes[0], hours.items(), strict=True):
+        for position, (step, values) in enumerate(steps.items()):
+            axis.plot(pictures, values, color=COLOURS[position % len(COLOURS)], label=step)
+        total = sum(map(np.asarray, steps.values()))
+        axis.plot(pictures, total, color="black", linewidth=2, label="all")
+        axis.axhline(night_hours, color=COLOURS[4], linestyle="--", linewidth=1)
+        standing = {wall: place for wall, place in walls[design].items() if place <= pictures[-1]}
+        for wall, place in standing.items():
+            axis.axvline(place, color="#888888", linestyle=":", linewidth=1)
+            axis.text(place, 2e-4, f" {wall}", rotation=90, fontsize=7, ha="right", va="bottom", color="#444444")
+        full = 10 ** np.interp(np.log(night_hours), np.log(total), np.log10(pictures))
+        axis.set(xscale="log", yscale="log", xlabel="pictures", ylim=(1e-4, None))
+        axis.set_title(f"{design}: a night takes {full / 1e6:,.3g} million pictures")
+    axes[0, 0].set_ylabel("time (hours)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def draw_waste(slices, wasted, shares):
+    """Draw which share of the cluster's time is wasted: by the size of a slice, and for what.
+
+    slices: (n,) pictures a slot. wasted: {losses a machine and hour: (n,) shares}. shares: {run: {use: share}}, of
+    which the first use is no waste.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    for position, (losses, values) in enumerate(wasted.items()):
+        label = f"{losses:g} lost a machine and hour"
+        left.plot(slices, 100 * np.asarray(values), marker=MARKERS[position], color=COLOURS[position], label=label)
+    calm = next(iter(wasted.values()))
+    left.set(xscale="log", ylim=(0, None), xlabel="pictures of a slice, a slot", ylabel="time wasted (%)")
+    left.set_xticks(slices, [f"{size:,}" for size in slices], rotation=30)
+    left.minorticks_off()
+    left.set_title(f"Slices of {slices[0]:,} waste {100 * calm[0]:.0f} %, of {slices[-1]:,} {100 * calm[-1]:.0f} %")
+    left.legend(fontsize=8)
+    start = np.zeros(len(shares))
+    for position, use in enumerate(next(iter(shares.values()))):
+        values = 100 * np.array([run[use] for run in shares.values()])
+        right.barh(list(shares), values, left=start, color=COLOURS[position % len(COLOURS)], label=use)
+        start = start + values
+    best = max(shares, key=lambda run: next(iter(shares[run].values())))
+    computing = 100 * next(iter(shares[best].values()))
+    right.invert_yaxis()
+    right.set(xlabel="share of the time of all slots (%)", xlim=(0, 100))
+    right.set_title(f"{best}: {computing:.0f} % of the time is work")
+    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=4)
+    return figure
+
+
 def _title(figure, text):
     """Put a title over all the axes of a figure, where those of single axes stand."""
     figure.suptitle(text, x=0.01, ha="left", parse_math=False)
