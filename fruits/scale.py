@@ -442,10 +442,10 @@ MACHINES = [  # what a stack can be, the smallest first; 6 is the most of its de
 ]
 DESIGNS = [  # the simplest first
     Design(),
-    Design(compacted=True),
-    Design(compacted=True, parallel_fit=True),
+    Design(folders=True),
+    Design(folders=True, compacted=True),
     Design(folders=True, compacted=True, parallel_fit=True),
-    Design(folders=True, prefixes=10, compacted=True, parallel_fit=True),
+    Design(packed=True, folders=True, compacted=True),
     Design(packed=True, folders=True, compacted=True, parallel_fit=True),
     Design(packed=True, folders=True, prefixes=10, compacted=True, parallel_fit=True),
 ]
