@@ -472,6 +472,12 @@ def choose_setting(numbers, pictures, nightly=False, machines=MACHINES, designs=
     )
 
 
+def price_packing(setting, pictures, machines=MACHINES):
+    """Say what packing so many pictures costs on the machines that do it for least: a Bill; it may take many nights."""
+    settings = [setting._replace(machines=one) for one in machines]
+    return min((bill(one, [pack_pictures(one, pictures)]) for one in settings), key=lambda total: total.euros)
+
+
 # --- The simulation ------------------------------------------------------------------------------------------------
 
 

@@ -172,6 +172,12 @@ def test_packing_reads_every_picture_once_and_writes_few_files():
     assert step.seconds == pytest.approx(200 + 1_000_000 * 0.07 / 4)
 
 
+def test_packing_is_priced_on_the_machines_that_do_it_for_least():
+    settings = [ONE._replace(machines=machines) for machines in scale.MACHINES]
+    bills = [scale.bill(setting, [scale.pack_pictures(setting, 1e8)]) for setting in settings]
+    assert scale.price_packing(ONE, 1e8).euros == min(total.euros for total in bills)
+
+
 # --- The walls -------------------------------------------------------------------------------------------------
 
 
