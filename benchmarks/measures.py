@@ -45,6 +45,18 @@ def read_peaks():
     return peaks
 
 
+def read_live_heap(spark):
+    """Read the memory, in MiB, that Java still uses after a full garbage collection: what it holds, not what it took.
+
+    spark: pyspark SparkSession, whose JVM is asked.
+    """
+    java = spark.sparkContext._jvm
+    for _ in range(2):  # what the first finds unused, Spark's own cleaner lets go of before the second
+        java.System.gc()
+        time.sleep(0.5)
+    return java.java.lang.management.ManagementFactory.getMemoryMXBean().getHeapMemoryUsage().getUsed() / 2**20
+
+
 def _list_family(ancestor):
     """List a process and those below it: [(process, is it Java)]."""
     parents, is_java = {}, {}
