@@ -22,7 +22,6 @@ measures = Measures()
 with measures.step("start"):
     import numpy as np
     from pyspark import StorageLevel
-    from pyspark.sql import functions as F
 
     from fruits import backbones, features, images, increments, reduction, report, sample, session
     from fruits.tensorflow_setup import keras
@@ -45,12 +44,11 @@ def start_spark(cores):
 
 def load_pictures(spark, folder):
     """Make the table of the pictures, labelled by their folder, or of packed ones, which have labels."""
-    if images.is_packed(folder):
-        return spark.read.parquet(folder)
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-    files = reader.option("ignoreMissingFiles", "true").option("ignoreCorruptFiles", "true").load(folder)
-    files = files.where(F.col("length") <= images.MAX_BYTES).withColumn("path", images.name_source())
-    return files.withColumn("label", F.element_at(F.split("path", "/"), -2))
+    reader = reader.option("ignoreMissingFiles", "true").option("ignoreCorruptFiles", "true")
+    if images.is_packed(folder):
+        reader = spark.read.format("parquet")
+    return images.label_pictures(reader.load(folder))
 
 
 def prepare_network():
@@ -64,8 +62,8 @@ def prepare_network():
 def make_featurizer(spark, network):
     """Broadcast the weights and make the function that turns pictures into features."""
     broadcast_weights = spark.sparkContext.broadcast(network.folded.get_weights())
-    counter = spark.sparkContext.accumulator(0)
-    return features.make_featurizer(network.folded.to_json(), broadcast_weights, counter)
+    done, refused = spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0)
+    return features.make_featurizer(network.folded.to_json(), broadcast_weights, done, refused)
 
 
 def check_workers(spark, network, featurize):
@@ -90,8 +88,8 @@ def write_features(pictures, changes, featurize, output):
         )
         featurized = outcomes.where("features IS NOT NULL").drop("reason")
         featurized.write.mode("append").parquet(f"{output}/features")
-        refused = outcomes.where("reason IS NOT NULL").drop("label", "features")
-        refused.coalesce(1).write.mode("append").parquet(f"{output}/rejected")
+        rejected = outcomes.where("reason IS NOT NULL").drop("label", "features")
+        rejected.coalesce(1).write.mode("append").parquet(f"{output}/rejected")
         outcomes.unpersist()
 
 
@@ -118,14 +116,14 @@ def run_features(spark, task, run):
         featurize = make_featurizer(spark, network)
     with measures.step("list"):
         tables = increments.list_tables(output)
-        changes = increments.find_changes(spark, listing, tables)
-    run.count(changes)
+        changes = increments.find_changes(spark, listing, tables, f"{output}/changes")
     unchanged = changes.is_empty and run.repeats_earlier
     if not unchanged:
         run.begin(output)
     with measures.step("workers"):
         if changes.to_do:
             check_workers(spark, network, featurize)
+    run.count(changes)
     with measures.step("featurize"):
         write_features(pictures, changes, featurize, output)
     if task.get("live_heap"):  # while Spark still holds its list of the pictures

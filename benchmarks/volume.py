@@ -232,13 +232,13 @@ def make_small_runs(spark, task, measures):
     for run in range(task["runs"]):
         pictures.hold((run + 1) * task["per_run"])
         files = project.load_pictures(spark, folder)
-        changes = increments.find_changes(spark, images.survey(spark, folder, output), tables)
+        changes = increments.find_changes(spark, images.survey(spark, folder, output), tables, f"{output}/changes")
         project.write_features(files, changes, featurize, output)
         increments.tidy(spark, changes, tables)
     before = note_reading(spark, output)
     increments.SMALL_FILES = enough
     with measures.step("merge"):
-        changes = increments.find_changes(spark, images.survey(spark, folder, output), tables)
+        changes = increments.find_changes(spark, images.survey(spark, folder, output), tables, f"{output}/changes")
         increments.tidy(spark, changes, tables)
     measures.note(before=before, after=note_reading(spark, output), merges_beyond=increments.SMALL_FILES)
 
@@ -256,7 +256,7 @@ def note_reading(spark, output):
 
 def count_files(folder):
     """Count the parquet files of a table."""
-    return len(list(Path(folder).rglob("*.parquet")))
+    return len(list(Path(folder).glob("*.parquet")))  # what lies in _changes is no part of it
 
 
 def execute_notebook(task):
