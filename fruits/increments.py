@@ -19,7 +19,7 @@ from fruits import backbones, images, storage
 VERSION = ("modificationTime", "length")  # one of a picture; another picture under its name has another
 SCHEMAS = {
     "features": "path string, label string, length bigint, modificationTime timestamp, features array<float>",
-    "rejected": "path string, reason string, length bigint, modificationTime timestamp",
+    "rejected": "path string, length bigint, modificationTime timestamp, reason string",
     "packed": "path string, label string, length bigint, modificationTime timestamp, content binary",
 }
 VERSIONS = "path string, version struct<modificationTime timestamp, length bigint>, table string, file string"

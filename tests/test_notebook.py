@@ -36,7 +36,7 @@ def run_papermill(notebook, executed, *options):
     """Run a notebook as a person does in a terminal, in a folder of its own, outside the project."""
     folder = executed.parent / "elsewhere"
     folder.mkdir()
-    command = [sys.executable, "-m", "papermill", notebook, executed, *options]
+    command = [sys.executable, "-m", "papermill", "--log-output", notebook, executed, *options]
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
     answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     return answer, folder
@@ -62,6 +62,7 @@ def smoke(tmp_path_factory):
     return SimpleNamespace(
         output=folder / "output",
         executed=nbformat.read(folder / "out.ipynb", as_version=4),
+        log=answer.stdout + answer.stderr,
         elsewhere=elsewhere,
         report=json.loads((folder / "output" / "report.json").read_text()),
         features=pq.read_table(folder / "output" / "features"),
@@ -96,6 +97,25 @@ def test_no_cell_shows_a_log_line(smoke):
     assert not LOG_LINE.search(text)
 
 
+def test_progress_is_a_line_in_the_log_for_each_step_of_the_way_and_the_last_one_in_the_notebook(smoke):
+    line = re.compile(r"[\d,]+ of [\d,]+ pictures, \d+ rejected, [\d,.]+ a second, \d+ s( left)?")
+    kept = [found[0] for found in line.finditer("".join(get_outputs(smoke.executed, "stdout")))]
+    logged = [found[0] for found in line.finditer(smoke.log)]
+    assert len(kept) == 1
+    assert kept[0].startswith(f"{count_pictures()} of {count_pictures()} pictures, 0 rejected")
+    assert len(logged) >= 2
+    assert logged[-1] == kept[0]
+    assert not re.search(r"\[Stage \d+", smoke.log)  # Spark's own
+
+
+def test_the_report_tells_what_is_new_and_how_earlier_runs_went(smoke):
+    counts = {name: smoke.report[f"images_{name}"] for name in ("found", "new", "changed", "unchanged", "deleted")}
+    assert counts == {"found": count_pictures(), "new": count_pictures(), "changed": 0, "unchanged": 0, "deleted": 0}
+    (entry,) = smoke.report["history"]
+    assert entry["finished"] == smoke.report["finished"]
+    assert entry["images_per_second"] == smoke.report["images_per_second"] > 0
+
+
 def test_the_features_are_a_table_of_every_picture(smoke):
     schema = smoke.features.schema
     assert schema.names == ["path", "label", "length", "modificationTime", "features"]
@@ -124,8 +144,10 @@ def test_the_features_equal_plain_keras_in_this_process(smoke, feature_extractor
 
 def test_the_rejected_are_a_table_of_reasons(smoke):
     rejected = pq.read_table(smoke.output / "rejected")
-    assert rejected.schema.names == ["path", "reason", "length", "modificationTime"]
-    assert rejected.schema.types[:3] == [pa.string(), pa.string(), pa.int64()]
+    assert rejected.schema.names == ["path", "length", "modificationTime", "reason"]
+    assert [rejected.schema.field(name).type for name in ("path", "length", "reason")] == [
+        pa.string(), pa.int64(), pa.string(),
+    ]  # fmt: skip
     assert rejected.num_rows == 0
 
 

@@ -91,6 +91,39 @@ def test_the_figures_are_seen_in_the_executed_notebook(cloud_run):
         assert any("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
+def read_report(output):
+    """Read the report of a run on the bucket."""
+    return json.loads(boto3.client("s3").get_object(Bucket=BUCKET, Key=f"{output}/report.json")["Body"].read())
+
+
+def test_a_second_run_on_s3_featurizes_only_what_came_and_takes_out_what_went(livy, pictures, tmp_path):
+    s3, (first, second, third, fourth) = boto3.client("s3"), sorted(pictures.glob("Lemon/*"))[:4]
+    for number, picture in enumerate((first, second, third)):
+        s3.upload_file(str(picture), BUCKET, f"few/Lemon/{number} é+%20.jpg")
+    parameters = {"images_path": f"s3://{BUCKET}/few", "output_path": f"s3://{BUCKET}/nightly", "quality_seconds": 0,
+                  "packed_path": f"s3://{BUCKET}/packed"}  # fmt: skip
+    answer, _ = run_headless(tmp_path / "first", livy, parameters)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    before = read_table(f"s3://{BUCKET}/nightly/features")
+    assert sorted(before) == [f"Lemon/{number} é+%20.jpg" for number in range(3)]
+    s3.upload_file(str(fourth), BUCKET, "few/Lemon/1 é+%20.jpg")
+    s3.upload_file(str(fourth), BUCKET, "few/Lemon/3.jpg")
+    s3.delete_object(Bucket=BUCKET, Key="few/Lemon/0 é+%20.jpg")
+    answer, _ = run_headless(tmp_path / "second", livy, parameters)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    after, report = read_table(f"s3://{BUCKET}/nightly/features"), read_report("nightly")
+    states = ("found", "new", "changed", "unchanged", "deleted", "featurized")
+    assert [report[f"images_{state}"] for state in states] == [3, 1, 1, 1, 1, 3]
+    assert sorted(after) == ["Lemon/1 é+%20.jpg", "Lemon/2 é+%20.jpg", "Lemon/3.jpg"]
+    assert after["Lemon/2 é+%20.jpg"] == before["Lemon/2 é+%20.jpg"]
+    np.testing.assert_allclose(after["Lemon/1 é+%20.jpg"]["features"], after["Lemon/3.jpg"]["features"], atol=1e-5)
+    packed = read_table(f"s3://{BUCKET}/packed")
+    assert {path: row["content"] for path, row in packed.items()} == {
+        "Lemon/1 é+%20.jpg": fourth.read_bytes(), "Lemon/2 é+%20.jpg": third.read_bytes(),
+        "Lemon/3.jpg": fourth.read_bytes(),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("changed", "message"), [
     ({"variance_kept": 2}, r"variance_kept is 2 \(int\), expected a number above 0 and up to 1"),
     ({"image_path": "s3://x"}, r"'image_path' is unknown, images_path may be meant"),
