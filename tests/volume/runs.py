@@ -182,7 +182,7 @@ def start_run(folder, parameters, before=(), environment=None, **hooks):
     (folder / "gate").mkdir(parents=True)
     environment = environment or list_environment(folder, str(folder))
     request = {"parameters": parameters, "hooks": {"gate": str(folder / "gate")} | hooks}
-    command = [*before, sys.executable, str(Path(walk.__file__)), json.dumps(request)]
+    command = [*before, sys.executable, "-u", str(Path(walk.__file__)), json.dumps(request)]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -1,6 +1,5 @@
 """The same run on Spark's own small clusters: the package travels to the executors, one of which may die."""
 
-import os
 import re
 import subprocess
 from contextlib import contextmanager
@@ -73,7 +72,7 @@ def check_travelled(run, home):
     packages = run.list_packages()
     assert packages
     for package in packages:
-        assert re.fullmatch(rf"{home}/work/app-[^/]+/\d+/(\./)?fruits\.zip/fruits/__init__\.py", package), package
+        assert re.fullmatch(rf"{re.escape(home)}/work/app-[^/]+/\d+/fruits\.zip/fruits/__init__\.py", package), package
 
 
 def kill_executor(worker):
@@ -118,8 +117,3 @@ def test_a_run_survives_an_executor_that_is_killed(cluster, pictures, undisturbe
         kill_executor(run.wait_for_hold())
         assert run.finish() == 0, run.read_log()[-3000:]
     runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
-
-
-def test_the_package_itself_is_left_as_it_was(place):
-    assert not (PYSPARK / "work").exists()
-    assert os.environ.get("SPARK_HOME") in (None, str(PYSPARK))

@@ -1,8 +1,10 @@
 """Runs that are killed, where it hurts: the next one loses nothing, does nothing twice, and gets the same numbers."""
 
 import json
+import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,12 +91,29 @@ def test_a_run_survives_a_worker_that_is_killed(start, pictures, undisturbed, tm
     runs.compare_tables(found, undisturbed)
 
 
+def freeze_while_it_writes(run, output):
+    """Stop Java at a moment when a task's file is written, and its slice is not committed: returns such files.
+
+    Writing takes some tenths of a second. Where it was over before Java stood still, the next slice is waited for.
+    """
+    java, tasks = run.find_java(), "features/_temporary/0/task_*/*.parquet"
+    status = Path(f"/proc/{java}/status")
+    while True:
+        while not any(output.glob(tasks)):
+            assert run.process.poll() is None, "the run ended before it was seen to write"
+        os.kill(java, signal.SIGSTOP)
+        run.wait_for(lambda: "State:\tT" in status.read_text(), "Java that stands still")
+        if files := list(output.glob(tasks)):
+            return files
+        os.kill(java, signal.SIGCONT)
+
+
 def test_nothing_is_lost_nor_twice_where_a_run_is_killed_while_it_writes(start, check_next_run, tmp_path):
     output, torn = tmp_path / "output", tmp_path / "torn"
     with start(output) as run:
         run.wait_for_hold()
-        tasks = "features/_temporary/0/task_*/*.parquet"
-        written = run.wait_for(lambda: list(output.glob(tasks)), "the file of a task of a slice that is not committed")
+        run.release()
+        written = freeze_while_it_writes(run, output)
         run.kill_all()
     runs.copy_tree(output, torn)
     check_next_run(output)

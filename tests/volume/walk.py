@@ -1,9 +1,9 @@
 """One run of the notebook: its own cells, from the imports to the features, and its account.
 
 As a program it takes JSON: {"parameters": {name: value}, "hooks": {name: value}}. Hooks make a run stop, or die, at a
-place that a test chooses: `gate`, a folder where workers say who they are; `hold_at`, the number of the slice in which
-one picture is held until the gate's file `released` is there; `die_at_deletion`, the number of the deletion of a file
-at which the process kills itself; `count_cached`, a file for how many tables Spark still keeps when the run is over.
+place that a test chooses. gate: a folder where workers say who they are. hold_at: the number of the slice in which one
+picture is held until the gate's file released is there. die_at_deletion: the number of the parquet file at whose
+deletion the process kills itself. count_cached: a file for how many tables Spark still keeps when the run is over.
 """
 
 import itertools
@@ -72,7 +72,7 @@ def make_gate(folder):
 
     def featurize_batch(contents, extract, size):
         worker = f"{gate}/worker {os.getpid()}"
-        Path(worker).write_text(json.dumps({"pid": os.getpid(), "package": fruits.__file__}))
+        Path(worker).write_text(json.dumps({"pid": os.getpid(), "package": os.path.abspath(fruits.__file__)}))
         if os.path.exists(f"{gate}/armed"):
             try:
                 os.link(worker, f"{gate}/held")  # the first to come makes it, and is held
@@ -99,12 +99,11 @@ def arm_gate(folder, hold_at):
 
 
 def die_at_deletion(number):
-    """Make a delete_file that kills this process when it is called for that time, from 1 on, and deletes nothing."""
-    calls, delete = [], storage.delete_file
+    """Make a delete_file that kills this process as it is to delete that parquet file, the first being number 1."""
+    numbers, delete = itertools.count(1), storage.delete_file
 
     def delete_file(path):
-        calls.append(path)
-        if len(calls) == number:
+        if path.endswith(".parquet") and next(numbers) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         delete(path)
 
