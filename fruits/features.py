@@ -32,12 +32,12 @@ def tune_spark(spark, batch_size):
     spark.conf.set("spark.sql.files.minPartitionNum", TASKS_PER_CORE * cores)
 
 
-def make_featurizer(architecture, broadcast_weights, counter=None):
+def make_featurizer(architecture, broadcast_weights, done=None, refused=None):
     """Make the function that Spark applies to a column of pictures.
 
     architecture: model.to_json(). broadcast_weights: pyspark.Broadcast of model.get_weights().
     The model takes float32 (n, height, width, 3), RGB in 0..255, and returns (n, features).
-    counter: pyspark Accumulator of pictures done, or None.
+    done, refused: pyspark Accumulators of pictures, of all and of those without features, or None.
     Returns a pandas UDF: binary column -> struct(features array<float>, reason string); one is null.
     """
 
@@ -45,9 +45,11 @@ def make_featurizer(architecture, broadcast_weights, counter=None):
     def featurize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         extract, size = load_network(architecture, broadcast_weights)
         for contents in batches:
-            yield featurize_batch(contents, extract, size)
-            if counter is not None:
-                counter.add(len(contents))
+            outcomes = featurize_batch(contents, extract, size)
+            yield outcomes
+            if done is not None:
+                done.add(len(outcomes))
+                refused.add(int(outcomes["reason"].notna().sum()))
 
     return featurize
 

@@ -234,6 +234,72 @@ def draw_neighbours(neighbours, pixels):
     return figure
 
 
+@plt.rc_context(STYLE)
+def draw_scale(pictures, hours, walls, night_hours):
+    """Draw what the steps of a run take as pictures grow, for several designs side by side, with their walls.
+
+    pictures: (n,), growing. hours: {design: {step: (n,)}}. walls: {design: {wall: pictures}}; those beyond the last
+    number of pictures are not drawn. night_hours: what a run may take.
+    """
+    size = (5.9 * len(hours), 4.8)
+    figure, axes = plt.subplots(1, len(hours), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    names = list(dict.fromkeys(step for steps in hours.values() for step in steps))
+    for axis, (design, steps) in zip(axes[0], hours.items(), strict=True):
+        for step, values in steps.items():
+            axis.plot(pictures, values, color=COLOURS[names.index(step) % len(COLOURS)], label=step)
+        total = sum(map(np.asarray, steps.values()))
+        axis.plot(pictures, total, color="black", linewidth=2, label="all")
+        axis.axhline(night_hours, color=COLOURS[4], linestyle="--", linewidth=1)
+        full = 10 ** np.interp(np.log(night_hours), np.log(total), np.log10(pictures))
+        axis.set(xscale="log", yscale="log", xlabel="pictures", ylim=(1e-4, 1e5))
+        axis.set_title(f"{design}: a night takes {full / 1e6:,.3g} million", fontsize=11)
+        _mark_walls(axis, {wall: place for wall, place in walls[design].items() if place <= pictures[-1]})
+    axes[0, 0].set_ylabel("time (hours)")
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines() if line.get_label()[0] != "_"}
+    figure.legend([lines[name] for name in [*names, "all"]], [*names, "all"], loc="outside lower center", ncols=5)
+    return figure
+
+
+def _mark_walls(axis, walls):
+    """Mark walls by lines, with their names beside them: the farthest one on top, where the curves leave room."""
+    for position, (wall, place) in enumerate(sorted(walls.items(), key=lambda one: -one[1])):
+        axis.axvline(place, color="#888888", linestyle=":", linewidth=1)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axis.text(place / 1.1, 4e4 / 2.6**position, wall, fontsize=7.5, ha="right", va="center", bbox=box)
+
+
+@plt.rc_context(STYLE)
+def draw_waste(slices, wasted, shares):
+    """Draw which share of the cluster's time is wasted: by the size of a slice, and for what.
+
+    slices: (n,) pictures a slot. wasted: {losses a machine and hour: (n,) shares}. shares: {run: {use: share}}, of
+    which the first use is no waste.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    for position, (losses, values) in enumerate(wasted.items()):
+        label = f"{losses:g} lost a machine and hour"
+        left.plot(slices, 100 * np.asarray(values), marker=MARKERS[position], color=COLOURS[position], label=label)
+    calm = next(iter(wasted.values()))
+    left.set(xscale="log", ylim=(0, None), xlabel="pictures of a slice, a slot", ylabel="time wasted (%)")
+    left.set_xticks(slices, [f"{size:,}" for size in slices], rotation=30)
+    left.minorticks_off()
+    left.set_title(f"Slices of {slices[0]:,} waste {100 * calm[0]:.0f} %, of {slices[-1]:,} {100 * calm[-1]:.0f} %")
+    left.legend(fontsize=8)
+    start = np.zeros(len(shares))
+    for position, use in enumerate(next(iter(shares.values()))):
+        values = 100 * np.array([run[use] for run in shares.values()])
+        right.barh(list(shares), values, left=start, color=COLOURS[position % len(COLOURS)], label=use)
+        start = start + values
+    best = max(shares, key=lambda run: next(iter(shares[run].values())))
+    worst = min(shares, key=lambda run: next(iter(shares[run].values())))
+    computing, least = (100 * next(iter(shares[run].values())) for run in (best, worst))
+    right.invert_yaxis()
+    right.set(xlabel="share of the time of all slots (%)", xlim=(0, 100))
+    right.set_title(f"{best}: work is {computing:.0f} % of the time; {worst}: {least:.0f} %")
+    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=4)
+    return figure
+
+
 def _title(figure, text):
     """Put a title over all the axes of a figure, where those of single axes stand."""
     figure.suptitle(text, x=0.01, ha="left", parse_math=False)

@@ -5,46 +5,49 @@ import time
 from contextlib import contextmanager
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import display
+from IPython.display import clear_output
 
-SECONDS_BETWEEN_LINES = 1
+SECONDS_BETWEEN_LOOKS = 1
+SECONDS_BETWEEN_LINES = 30  # where the count stands still
 
 
 @contextmanager
-def show_progress(counter, total):
-    """Show how far a counter has come, while the block runs.
+def show_progress(done, refused, total):
+    """Show how far pictures have come, while the block runs, in place of what its cell has shown before.
 
-    counter: pyspark Accumulator that tasks add to; the driver sees it grow when a task ends. total: what it ends at.
+    done, refused: pyspark Accumulators that tasks add to, set to 0 here; the driver sees them grow when a task ends.
+    total: what done ends at. A notebook keeps the last line alone; papermill --log-output logs each as it comes.
     Outside IPython, as in a cell that Livy runs, only the last line is printed: nothing is seen before the end.
     """
-    start, done = time.perf_counter(), threading.Event()
-    if not InteractiveShell.initialized():
-        try:
-            yield
-        finally:
-            print(write_line(counter.value, total, time.perf_counter() - start))
-        return
-    line = display({"text/plain": ""}, raw=True, display_id=True)
+    done.value = refused.value = 0
+    start, is_over, is_notebook = time.perf_counter(), threading.Event(), InteractiveShell.initialized()
 
-    def rewrite():
-        line.update({"text/plain": write_line(counter.value, total, time.perf_counter() - start)}, raw=True)
+    def write():
+        if is_notebook:
+            clear_output(wait=True)
+        print(write_line(done.value, total, time.perf_counter() - start, refused.value), flush=True)
 
     def watch():
-        while not done.wait(SECONDS_BETWEEN_LINES):
-            rewrite()
+        seen, written = 0, start
+        while not is_over.wait(SECONDS_BETWEEN_LOOKS):
+            if done.value != seen or time.perf_counter() - written > SECONDS_BETWEEN_LINES:
+                write()
+                seen, written = done.value, time.perf_counter()
 
     watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    if is_notebook:
+        watcher.start()
     try:
         yield
     finally:
-        done.set()
-        watcher.join()
-        rewrite()
+        is_over.set()
+        if is_notebook:
+            watcher.join()
+        write()
 
 
-def write_line(count, total, seconds):
-    """Write a progress line: pictures done of all, pictures a second, seconds left. seconds: since the start."""
+def write_line(count, total, seconds, refused=0):
+    """Write a progress line: pictures done of all, rejected, a second, seconds left. seconds: since the start."""
     rate = count / seconds if seconds > 0 else 0.0
     left = f"{(total - count) / rate:,.0f} s left" if rate > 0 and count < total else f"{seconds:,.0f} s"
-    return f"{count:,} of {total:,} pictures, {rate:,.1f} a second, {left}"
+    return f"{count:,} of {total:,} pictures, {refused:,} rejected, {rate:,.1f} a second, {left}"

@@ -1,6 +1,7 @@
 """Principal component analysis: fitted in one pass over the features, kept as an ordinary pyspark.ml model."""
 
 import json
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ def fit_pca(table, column="features"):
     """
     first = table.select(column).first()
     origin = np.zeros(0) if first is None else np.asarray(first[0], np.float64)
-    rows, total, products = _sum_moments(table.select(column), origin)
+    rows, total, products = (0, None, None) if first is None else _sum_moments(table.select(column), origin)
     if rows < 2:
         raise ValueError(
             f"{rows} picture(s) featurized, but a PCA needs at least 2: see in rejected/ why "
@@ -93,14 +94,13 @@ def _sum_moments(vectors, origin):
             rows, total, products = rows + len(values), total + values.sum(axis=0), products + values.T @ values
         yield pa.RecordBatch.from_pydict({"rows": [rows], "total": [total.tobytes()], "products": [products.tobytes()]})
 
-    # As many sums as cores, however many files: each is 13 MB for 1,280 features, and the driver holds two at a time.
+    # As many sums as cores, however many files: each is 13 MB for 1,280 features. Where there are many, workers add
+    # them up in a tree, so that neither the driver's memory nor its one core is what the others wait for.
     cores = vectors.sparkSession.sparkContext.defaultParallelism
-    rows, total, products = 0, np.zeros(size), np.zeros((size, size))
-    for part in vectors.coalesce(cores).mapInArrow(sum_partition, MOMENTS).toLocalIterator(prefetchPartitions=True):
-        rows += part.rows
-        total += np.frombuffer(part.total)
-        products += np.frombuffer(part.products).reshape(size, size)
-    return rows, total, products
+    parts = vectors.coalesce(cores).mapInArrow(sum_partition, MOMENTS).rdd.map(
+        lambda part: (part.rows, np.frombuffer(part.total), np.frombuffer(part.products).reshape(size, size))
+    )
+    return parts.treeReduce(lambda one, other: tuple(map(operator.add, one, other)))
 
 
 def _gather_blocks(batches):

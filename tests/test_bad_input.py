@@ -141,8 +141,9 @@ def walk_steps(spark, folder, output):
     from fruits import report
 
     names = {
-        "spark": spark, "images_path": str(folder), "output_path": str(output), "run": report.Report(),
+        "spark": spark, "images_path": str(folder), "output_path": str(output), "run": report.Report(str(output)),
         "backbone": "EfficientNetLite0", "weights": "imagenet", "pca_model": None, "seed": 0, "batch_size": 16,
+        "packed_path": None, "pictures_per_commit": 4096, "recompute": False, "trigger": None,
     }  # fmt: skip
     for step in read_steps():
         exec(step, names)  # noqa: S102 -- the project's own notebook
@@ -256,10 +257,12 @@ def test_a_file_too_heavy_to_open_is_not_opened(spark, cases, tmp_path, monkeypa
     (tmp_path / "Lemon" / "0.png").write_bytes(png)
     (tmp_path / "Lemon" / "heavy.png").write_bytes(png + bytes(1))
     monkeypatch.setattr("fruits.images.MAX_BYTES", len(png))
-    names = {"spark": spark, "images_path": str(tmp_path)}
+    output = str(tmp_path.with_name("output"))
+    names = {"spark": spark, "images_path": str(tmp_path), "output_path": output, "packed_path": None}
     imports, *steps = read_steps()
     last = next(number for number, step in enumerate(steps) if "images.survey(" in step)
     for step in [imports, *steps[: last + 1]]:
         exec(step, names)  # noqa: S102 -- the project's own notebook
-    assert [path for path, _ in names["listing"].skipped] == [f"file:{tmp_path}/Lemon/heavy.png"]
+    skipped = names["listing"].where("reason IS NOT NULL").collect()
+    assert [row.path for row in skipped] == [f"file:{tmp_path}/Lemon/heavy.png"]
     assert [row.path for row in names["pictures"].select("path").collect()] == [f"file:{tmp_path}/Lemon/0.png"]

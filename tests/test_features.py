@@ -42,12 +42,12 @@ def expected(feature_extractor):
 
 @pytest.fixture
 def featurize(spark, folded, broadcast_weights):
-    """Run the UDF: featurize(contents, batch_size=16, partitions=2, counter=None) -> rows in order."""
+    """Run the UDF: featurize(contents, batch_size=16, partitions=2, counters=()) -> rows in order."""
     before = spark.conf.get(BATCH_SETTING)
 
-    def run(contents, batch_size=16, partitions=2, counter=None):
+    def run(contents, batch_size=16, partitions=2, counters=()):
         spark.conf.set(BATCH_SETTING, batch_size)
-        udf = features.make_featurizer(folded.to_json(), broadcast_weights, counter)
+        udf = features.make_featurizer(folded.to_json(), broadcast_weights, *counters)
         table = make_table(spark, contents, partitions)
         rows = table.select("number", udf("content").alias("outcome")).select("number", "outcome.*").collect()
         return sorted(rows, key=lambda row: row.number)
@@ -122,10 +122,10 @@ def test_no_picture_gives_no_row(featurize):
     assert featurize([]) == []
 
 
-def test_the_counter_counts_good_and_bad_pictures(spark, featurize):
-    counter = spark.sparkContext.accumulator(0)
-    featurize([PATHS[0].read_bytes(), GARBAGE, PATHS[1].read_bytes()] * 3, batch_size=2, counter=counter)
-    assert counter.value == 9
+def test_the_counters_count_every_picture_and_those_refused(spark, featurize):
+    counters = spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0)
+    featurize([PATHS[0].read_bytes(), GARBAGE, PATHS[1].read_bytes()] * 3, batch_size=2, counters=counters)
+    assert [counter.value for counter in counters] == [9, 3]
 
 
 def test_a_batch_is_featurized_without_spark(feature_extractor, expected):

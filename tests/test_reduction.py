@@ -214,7 +214,8 @@ def test_a_pca_of_another_networks_features_is_refused_with_both_named(spark, tm
     expected = "another network: their backbone is MobileNetV2, this run's ResNet50. Set pca_model to one of the same"
     with pytest.raises(ValueError, match=expected):
         reduction.load_pca(folder, {"backbone": "ResNet50", "n_features": 2})
-    with pytest.raises(ValueError, match="its n_features 2, this run's 3; weights_sha256 None, this run's ab"):
+    expected = "their n_features is 2, this run's 3; their weights_sha256 is unknown, this run's ab"
+    with pytest.raises(ValueError, match=expected):
         reduction.load_pca(folder, {"backbone": "MobileNetV2", "n_features": 3, "weights_sha256": "ab"})
 
 

@@ -1,0 +1,126 @@
+"""Measure what notebooks/scale.ipynb computes with, beside what bench.py measures.
+
+Usage: python benchmarks/scale.py join [--rows N] | pca [--rows N] | collect | tasks --pictures FOLDER [--copies N]
+
+join: names without those known. pca: fit and projection of few and of many rows. collect: how many parts of a table
+Spark works on at once for toLocalIterator. tasks: how much the times of tasks spread, on a folder of pictures. Each
+prints its measures, and the notebook's number where that is one division away. Nothing else should run meanwhile.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import pca
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from fruits import backbones, features, reduction, session
+
+CORES = 2
+PARTS, PART_SECONDS = 8, 2
+
+
+def take_time(work):
+    """Say how many seconds a piece of work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure_join(spark, folder, options):
+    """Join as many names as are known, but for one in a hundred."""
+    numbers = spark.range(0, options.rows, 1, PARTS)
+    name = F.concat(F.lit("s3://fruits-111122223333-eu-west-3/images/Lemon/"), F.hex(F.xxhash64("id")), F.lit(".jpg"))
+    hour = (F.lit(1.76e9) + 30 * (F.col("id") % 86400)).cast("timestamp")
+    names = numbers.select("id", name.alias("path"), (F.hash("id") % 40000).alias("length"), hour.alias("modified"))
+    names.drop("id").write.parquet(f"{folder}/listing")
+    names.where("id % 100 != 0").drop("id").write.parquet(f"{folder}/known")
+    listing, known = (spark.read.parquet(f"{folder}/{table}") for table in ("listing", "known"))
+    new = listing.join(known, listing.columns, "left_anti")
+    seconds = [take_time(lambda: new.write.mode("overwrite").parquet(f"{folder}/new")) for _ in range(3)]
+    size = sum(path.stat().st_size for path in Path(folder, "listing").iterdir())
+    print(f"{size / options.rows:.0f} bytes a name; {', '.join(f'{one:.1f}' for one in seconds)} s")
+    print(f"keys_per_second_per_core: {1.99 * options.rows / statistics.median(seconds) / CORES:,.0f}")
+
+
+def measure_pca(spark, folder, options):
+    """Fit and project few rows and many; what does not grow is fixed."""
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 16)  # as in a run
+    tables = {rows: f"{folder}/{rows}" for rows in (options.rows // 8, options.rows)}
+    for rows, path in tables.items():
+        pca.write_features(path, rows)
+    for turn in ("cold", "warm"):
+        for rows, path in tables.items():
+            table, start = spark.read.parquet(path), time.perf_counter()
+            chosen = reduction.choose_components(reduction.fit_pca(table), 1.0, pca.COMPONENTS)
+            fitted = time.perf_counter() - start
+            output = reduction.project(table, chosen).write.mode("overwrite")
+            projected = take_time(lambda to=output: to.parquet(f"{folder}/projection"))
+            print(f"{turn}, {rows:,} rows: fit {fitted:.1f} s, project and write {projected:.1f} s")
+
+
+def measure_collect(spark, folder, options):
+    """Let parts of a table take PART_SECONDS each, with a core for each of them."""
+
+    def sleep(batches):
+        rows = sum(batch.num_rows for batch in batches)
+        time.sleep(PART_SECONDS)
+        yield pa.RecordBatch.from_pydict({"rows": [rows]})
+
+    slow = spark.range(0, 100 * PARTS, 1, PARTS).mapInArrow(sleep, "rows long")
+    slow.collect()  # starts the workers
+    one_by_one = take_time(lambda: list(slow.toLocalIterator(prefetchPartitions=True)))
+    at_once = take_time(slow.collect)
+    print(f"{PARTS} parts of {PART_SECONDS} s: toLocalIterator {one_by_one:.1f} s, collect {at_once:.1f} s")
+
+
+def measure_tasks(spark, folder, options):
+    """Featurize pictures and ask Spark how long each task took. Copies are links."""
+    paths = [path.resolve() for path in Path(options.pictures).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")]
+    for number in range(len(paths) * options.copies):
+        Path(folder, f"{number}.jpg").symlink_to(paths[number % len(paths)])
+    features.tune_spark(spark, 16)
+    model = backbones.fold_batch_norm(backbones.cut_classifier(backbones.build_network()))
+    featurize = features.make_featurizer(model.to_json(), spark.sparkContext.broadcast(model.get_weights()))
+    pictures = spark.read.format("binaryFile").load(folder)
+    seconds = take_time(lambda: pictures.select(featurize("content")).write.format("noop").mode("overwrite").save())
+    url = f"{spark.sparkContext.uiWebUrl}/api/v1/applications/{spark.sparkContext.applicationId}/stages/0/0/taskList"
+    with urllib.request.urlopen(f"{url}?length=10000") as answer:
+        tasks = sorted((task["launchTime"], task["duration"] / 1000) for task in json.load(answer))
+    times = [duration for _, duration in tasks[CORES:-CORES]]  # the first start workers, the last are smaller
+    print(f"{len(paths) * options.copies:,} pictures in {seconds:.0f} s, {len(tasks)} tasks, of these in seconds:")
+    print(", ".join(f"{one:.1f}" for one in times))
+    print(f"task_spread: {statistics.stdev(times) / statistics.mean(times):.3f}")
+
+
+MEASURES = {"join": measure_join, "pca": measure_pca, "collect": measure_collect, "tasks": measure_tasks}
+
+
+def main(arguments=None):
+    """Measure one thing from a terminal."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("--rows", type=int, help="default: 4,000,000 to join, 160,000 for the PCA")
+    parser.add_argument("--pictures", default="data/images", help="folder of JPEG pictures")
+    parser.add_argument("--copies", type=int, default=9, help="of each picture")
+    options = parser.parse_args(arguments)
+    options.rows = options.rows or {"join": 4_000_000}.get(options.measure, 160_000)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    cores = PARTS if options.measure == "collect" else CORES
+    spark = session.start_spark(f"local[{cores}]", app_name="fruits-scale")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            MEASURES[options.measure](spark, folder, options)
+    finally:
+        spark.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
