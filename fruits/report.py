@@ -51,11 +51,13 @@ class Report:
         self._write({name: self.values[name] for name in ("started", "finished")})
 
     def _delete_old(self, folder):
-        """Delete the files of a folder that are older than this run."""
+        """Delete the files of a folder that are older than this run, and the folder where no other is left."""
         files = list(storage.list_files(folder)) if storage.is_folder(folder) else []
-        for file in files:
-            if file.modified < 1000 * self.begun:
-                storage.delete_file(file.path)
+        older = [file.path for file in files if file.modified < 1000 * self.begun]
+        for path in older:
+            storage.delete_file(path)
+        if len(older) == len(files):
+            storage.delete_folder(folder)
 
     @contextmanager
     def step(self, name):
