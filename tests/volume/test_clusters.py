@@ -24,8 +24,10 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clusters")
     home = folder / "home"
     home.mkdir()
+    (home / "work").mkdir()
     for path in PYSPARK.iterdir():
-        (home / path.name).symlink_to(path)
+        if path.name != "work":
+            (home / path.name).symlink_to(path)
     return folder, {"SPARK_HOME": str(home), "SPARK_WORKER_DIR": str(home / "work")}
 
 
