@@ -30,9 +30,10 @@ cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks
 
-bench: $(VENV)/installed-dev  ## measure against the course notebooks and against the limit
+bench: $(VENV)/installed-dev  ## measure against the course notebooks and the limit, and with growing volume
 	$(VENV)/bin/python benchmarks/bench.py $(OPTIONS)
 	$(VENV)/bin/python benchmarks/pca.py
+	$(VENV)/bin/python benchmarks/volume.py
 
 sample: $(VENV)/installed  ## draw pictures: make sample OPTIONS="--pictures 10000 --output data/many"
 	$(VENV)/bin/python -m fruits.sample $(OPTIONS)

@@ -10,6 +10,7 @@ disagree.
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,7 +157,8 @@ def stop_group(process):
 def run_contender(name, folder, pictures, options, components=None):
     """Run one contender and return what it measured, with the seconds from start to end of its process."""
     output = folder / name
-    output.mkdir(exist_ok=True)
+    shutil.rmtree(output, ignore_errors=True)  # the project featurizes nothing that an earlier run has featurized
+    output.mkdir()
     memory = session.choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     task = {"pictures": str(pictures), "output": str(output), "network": str(folder), "cores": options.cores}
     task |= {"memory": memory, "components": components}

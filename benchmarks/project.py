@@ -1,106 +1,161 @@
 """Contender 2, the project: the steps of notebooks/local.ipynb in their order, without what is only shown.
 
-Usage: python project.py TASK, a JSON object with pictures, output and cores
+Usage: python project.py TASK, a JSON object with pictures, output and cores; and, for volume.py, packed (folder to pack
+the pictures in) and live_heap (whether to measure what Java holds)
 
 Left out: figures, show(), printed sources, the comparisons with pyspark.ml, and quality, which is not the course's.
+In a folder that holds the results of an earlier run, it does what the notebook does: only what is new.
 """
 
 import json
 import sys
 from io import BytesIO
+from typing import NamedTuple
 
-from measures import Measures
+from measures import Measures, read_live_heap
 
-VARIANCE_KEPT = 0.95  # the notebook's defaults
-BATCH_SIZE = 16
+# The notebook's defaults.
+PARAMETERS = {"backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "batch_size": 16}
+PICTURES_PER_COMMIT = 4096
 
 measures = Measures()
 with measures.step("start"):
     import numpy as np
     from pyspark import StorageLevel
-    from pyspark.sql import functions as F
 
-    from fruits import backbones, features, images, reduction, report, sample, session
+    from fruits import backbones, features, images, increments, reduction, report, sample, session
+    from fruits.tensorflow_setup import keras
+
+
+class Network(NamedTuple):
+    """The network: as it was cut, folded for the workers, and the fingerprint that its features carry."""
+
+    extractor: object
+    folded: object
+    fingerprint: dict
 
 
 def start_spark(cores):
     """Start Spark on some cores."""
     spark = session.start_spark(f"local[{cores}]")
-    features.tune_spark(spark, BATCH_SIZE)
+    features.tune_spark(spark, PARAMETERS["batch_size"])
     return spark
 
 
 def load_pictures(spark, folder):
-    """Read the pictures and label them by their folder."""
+    """Make the table of the pictures, labelled by their folder, or of packed ones, which have labels."""
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-    files = reader.option("ignoreMissingFiles", "true").option("ignoreCorruptFiles", "true").load(folder)
-    files = files.where(F.col("length") <= images.MAX_BYTES)
-    return files.withColumn("label", F.element_at(F.split("path", "/"), -2))
+    reader = reader.option("ignoreMissingFiles", "true").option("ignoreCorruptFiles", "true")
+    if images.is_packed(folder):
+        reader = spark.read.format("parquet")
+    return images.label_pictures(reader.load(folder))
 
 
-def prepare_featurizer(spark):
-    """Cut and fold the network, broadcast its weights, and check one worker against the driver."""
-    feature_extractor = backbones.cut_classifier(backbones.build_network())
-    model = backbones.fold_batch_norm(feature_extractor)
-    broadcast_weights = spark.sparkContext.broadcast(model.get_weights())
-    counter = spark.sparkContext.accumulator(0)
-    featurize = features.make_featurizer(model.to_json(), broadcast_weights, counter)
+def prepare_network():
+    """Build the network, cut it, fold it, and say what made its features."""
+    whole = backbones.build_network(PARAMETERS["backbone"], PARAMETERS["weights"])
+    extractor = keras.Model(whole.inputs[0], backbones.find_last_hidden(whole), name=whole.name)
+    fingerprint = backbones.compute_fingerprint(PARAMETERS["backbone"], extractor)
+    return Network(extractor, backbones.fold_batch_norm(extractor), fingerprint)
+
+
+def make_featurizer(spark, network):
+    """Broadcast the weights and make the function that turns pictures into features."""
+    broadcast_weights = spark.sparkContext.broadcast(network.folded.get_weights())
+    done, refused = spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0)
+    return features.make_featurizer(network.folded.to_json(), broadcast_weights, done, refused)
+
+
+def check_workers(spark, network, featurize):
+    """Check every worker against the driver, which starts them."""
     content = BytesIO()
     sample.draw_picture("Banana", 0).save(content, "JPEG")
     cores = spark.sparkContext.defaultParallelism
     same_picture = spark.createDataFrame([(content.getvalue(),)] * cores, "content binary")
     on_workers = [row[0] for row in same_picture.select(featurize("content").features).collect()]
-    pixels = images.decode(content.getvalue(), model.input_shape[1:3])
-    on_driver = feature_extractor(np.float32([pixels])).numpy()[0]
+    pixels = images.decode(content.getvalue(), network.folded.input_shape[1:3])
+    on_driver = network.extractor(np.float32([pixels])).numpy()[0]
     assert np.abs(np.subtract(on_workers, on_driver)).max() < 1e-4 * np.abs(on_driver).max()
-    return featurize
 
 
-def write_features(pictures, featurize, listing, output):
-    """Featurize every picture and write parquet, features and refusals."""
-    outcomes = (
-        pictures.withColumn("outcome", featurize("content"))
-        .select("path", "label", "length", "modificationTime", "outcome.features", "outcome.reason")
-        .persist(StorageLevel.DISK_ONLY)
-    )
-    featurized = outcomes.where("features IS NOT NULL").drop("reason")
-    featurized.write.mode("overwrite").parquet(f"{output}/features")
-    rejected = images.gather_rejected(pictures, outcomes, listing)
-    rejected.coalesce(1).write.mode("overwrite").parquet(f"{output}/rejected")
-    outcomes.unpersist()
+def write_features(pictures, changes, featurize, output):
+    """Featurize what is new, slice by slice, and write parquet, features and refusals."""
+    for part in increments.cut_slices(pictures, changes, PICTURES_PER_COMMIT):
+        outcomes = (
+            part.withColumn("outcome", featurize("content"))
+            .select("path", "label", "length", "modificationTime", "outcome.features", "outcome.reason")
+            .persist(StorageLevel.DISK_ONLY)
+        )
+        featurized = outcomes.where("features IS NOT NULL").drop("reason")
+        featurized.write.mode("append").parquet(f"{output}/features")
+        rejected = outcomes.where("reason IS NOT NULL").drop("label", "features")
+        rejected.coalesce(1).write.mode("append").parquet(f"{output}/rejected")
+        outcomes.unpersist()
 
 
-def write_projection(spark, output):
+def write_projection(spark, output, fingerprint):
     """Read the features back, fit PCA, choose k, save the model, project, write. Returns a reduction.Pca."""
     table = spark.read.parquet(f"{output}/features")
-    chosen = reduction.choose_components(reduction.fit_pca(table), VARIANCE_KEPT)
-    reduction.to_spark_model(spark, chosen).write().overwrite().save(f"{output}/pca")
+    chosen = reduction.choose_components(reduction.fit_pca(table), PARAMETERS["variance_kept"])
+    reduction.save_pca(spark, chosen, f"{output}/pca", fingerprint)
     reduction.project(table, chosen).write.mode("overwrite").parquet(f"{output}/projection")
     return chosen
 
 
-def write_report(spark, run, listing, output):
+def run_features(spark, task, run):
+    """Bring features/ and rejected/ up to date. Returns (the fingerprint, do the results of the run before stand?)."""
+    folder, output = task["pictures"], task["output"]
+    with measures.step("list"):
+        pictures, listing = load_pictures(spark, folder), images.survey(spark, folder, output)
+    if task.get("packed"):
+        with measures.step("pack"):
+            pictures, listing = increments.pack(spark, pictures, listing, task["packed"], PICTURES_PER_COMMIT)
+    with measures.step("network"):
+        network = prepare_network()
+        increments.claim_features(output, network.fingerprint)
+        featurize = make_featurizer(spark, network)
+    with measures.step("list"):
+        tables = increments.list_tables(output)
+        changes = increments.find_changes(spark, listing, tables, f"{output}/changes")
+    unchanged = changes.is_empty and run.repeats_earlier
+    if not unchanged:
+        run.begin(output)
+    with measures.step("workers"):
+        if changes.to_do:
+            check_workers(spark, network, featurize)
+    run.count(changes)
+    with measures.step("featurize"):
+        write_features(pictures, changes, featurize, output)
+    if task.get("live_heap"):  # while Spark still holds its list of the pictures
+        measures.note(java_live_mib=read_live_heap(spark))
+    with measures.step("tidy"):
+        increments.tidy(spark, changes, tables)
+    return network.fingerprint, unchanged
+
+
+def write_report(spark, run, output):
     """Check that no picture was lost and write report.json."""
     table, rejected = (spark.read.parquet(f"{output}/{name}") for name in ("features", "rejected"))
-    run.seconds |= {"featurize": measures.seconds["features"]}
-    run.account(listing, table, rejected)
-    run.save(output)
+    run.seconds |= {step: measures.seconds[step] for step in ("featurize", "tidy")}
+    run.account(table, rejected)
+    run.save()
 
 
 def main(task):
     """Run the project's flow from end to end."""
-    output, run = task["output"], report.Report()
+    output = task["output"]
+    run = report.Report(output, images_path=task["pictures"], **PARAMETERS)
     with measures.step("start"):
         spark = start_spark(task["cores"])
-    with measures.step("features"):
-        pictures, listing = load_pictures(spark, task["pictures"]), images.survey(task["pictures"])
-        with measures.step("workers"):  # a part of "features": network, start of the workers
-            featurize = prepare_featurizer(spark)
-        write_features(pictures, featurize, listing, output)
+    with measures.step("features"):  # list, network, workers, featurize and tidy are its parts
+        fingerprint, unchanged = run_features(spark, task, run)
     with measures.step("pca"):
-        pca = write_projection(spark, output)
+        if unchanged:
+            pca = reduction.load_pca(f"{output}/pca", fingerprint)
+        else:
+            pca = write_projection(spark, output, fingerprint)
         measures.note(components=pca.k, variance_ratio=pca.variance_ratio[: pca.k].tolist())
-    write_report(spark, run, listing, output)
+    write_report(spark, run, output)
     measures.save(output)
     spark.stop()
 

@@ -1,10 +1,10 @@
 """Measure what notebooks/scale.ipynb computes with, beside what bench.py measures.
 
-Usage: python benchmarks/scale.py join [--rows N] | pca [--rows N] | collect | tasks --pictures FOLDER [--copies N]
+Usage: python benchmarks/scale.py join [--rows N] | pca [--rows N] | tasks --pictures FOLDER [--copies N]
 
-join: names without those known. pca: fit and projection of few and of many rows. collect: how many parts of a table
-Spark works on at once for toLocalIterator. tasks: how much the times of tasks spread, on a folder of pictures. Each
-prints its measures, and the notebook's number where that is one division away. Nothing else should run meanwhile.
+join: names without those known. pca: fit and projection of few and of many rows. tasks: how much the times of tasks
+spread, on a folder of pictures. Each prints its measures, and the notebook's number where that is one division away.
+Nothing else should run meanwhile.
 """
 
 import argparse
@@ -18,13 +18,12 @@ import urllib.request
 from pathlib import Path
 
 import pca
-import pyarrow as pa
 from pyspark.sql import functions as F
 
 from fruits import backbones, features, reduction, session
 
 CORES = 2
-PARTS, PART_SECONDS = 8, 2
+PARTS = 8
 
 
 def take_time(work):
@@ -66,21 +65,6 @@ def measure_pca(spark, folder, options):
             print(f"{turn}, {rows:,} rows: fit {fitted:.1f} s, project and write {projected:.1f} s")
 
 
-def measure_collect(spark, folder, options):
-    """Let parts of a table take PART_SECONDS each, with a core for each of them."""
-
-    def sleep(batches):
-        rows = sum(batch.num_rows for batch in batches)
-        time.sleep(PART_SECONDS)
-        yield pa.RecordBatch.from_pydict({"rows": [rows]})
-
-    slow = spark.range(0, 100 * PARTS, 1, PARTS).mapInArrow(sleep, "rows long")
-    slow.collect()  # starts the workers
-    one_by_one = take_time(lambda: list(slow.toLocalIterator(prefetchPartitions=True)))
-    at_once = take_time(slow.collect)
-    print(f"{PARTS} parts of {PART_SECONDS} s: toLocalIterator {one_by_one:.1f} s, collect {at_once:.1f} s")
-
-
 def measure_tasks(spark, folder, options):
     """Featurize pictures and ask Spark how long each task took. Copies are links."""
     paths = [path.resolve() for path in Path(options.pictures).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")]
@@ -100,7 +84,7 @@ def measure_tasks(spark, folder, options):
     print(f"task_spread: {statistics.stdev(times) / statistics.mean(times):.3f}")
 
 
-MEASURES = {"join": measure_join, "pca": measure_pca, "collect": measure_collect, "tasks": measure_tasks}
+MEASURES = {"join": measure_join, "pca": measure_pca, "tasks": measure_tasks}
 
 
 def main(arguments=None):
@@ -113,8 +97,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     options.rows = options.rows or {"join": 4_000_000}.get(options.measure, 160_000)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cores = PARTS if options.measure == "collect" else CORES
-    spark = session.start_spark(f"local[{cores}]", app_name="fruits-scale")
+    spark = session.start_spark(f"local[{CORES}]", app_name="fruits-scale")
     try:
         with tempfile.TemporaryDirectory() as folder:
             MEASURES[options.measure](spark, folder, options)

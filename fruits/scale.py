@@ -29,7 +29,6 @@ READS_PER_PICTURE = 2  # HEAD and GET
 WRITES_PER_FILE = 6  # multipart upload, notes of the committer, completion: an assumption
 COMMIT_SECONDS = 2  # of a slice, beside its requests: an assumption
 COMMIT_THREADS = 32  # the S3A committer's default
-FIT_TASKS_AT_ONCE = 2  # fit_pca collects by toLocalIterator: 8 tasks of 2 s took 8.9 s on 8 slots, and 2.5 s by collect
 ORIGINAL_SECONDS = 0.020  # more to decode a photo of 12 megapixels: measured, 18 to 22 ms
 
 # Peaks of memory that did not grow with the pictures: benchmarks/bench.py, 20,000 photos, 2026-11-22.
@@ -101,15 +100,12 @@ class Design(NamedTuple):
 
     packed: in parquet files of FILE_BYTES. folders: new pictures lie in folders of their own, and only these are
     listed. inventory: S3's own list in place of the driver's. prefixes: of S3, over which reading is spread.
-    compacted: features are merged into files of FILE_BYTES. parallel_fit: every core sums for the PCA at once.
     """
 
     packed: bool = False
     folders: bool = False
     inventory: bool = False
     prefixes: int = 1
-    compacted: bool = False
-    parallel_fit: bool = False
 
 
 class Setting(NamedTuple):
@@ -148,9 +144,7 @@ def plan_steps(setting, pictures):
     """List the steps of a run. pictures: all there are, new ones included. Packed ones were packed before."""
     new = count_new(setting, pictures)
     steps = [Step("start the cluster", START_HOURS * 3600), list_pictures(setting, pictures)]
-    steps += [find_new(setting, pictures), featurize(setting, new), commit(setting, new)]
-    if setting.design.compacted:
-        steps.append(compact(setting, new))
+    steps += [find_new(setting, pictures), featurize(setting, new), commit(setting, new), compact(setting, new)]
     if not setting.nightly:
         steps.append(fit(setting, pictures))
     return [*steps, project(setting, new)]
@@ -198,8 +192,7 @@ def find_new(setting, pictures):
 
 def hold_features(setting, rows):
     """Say how many bytes of Java's heap the names of the files of features take."""
-    files = rows * FEATURE_BYTES / FILE_BYTES if setting.design.compacted else rows / TASK_PICTURES
-    return files * setting.numbers.heap_bytes_per_file
+    return rows * FEATURE_BYTES / FILE_BYTES * setting.numbers.heap_bytes_per_file
 
 
 def read_seconds(setting):
@@ -302,8 +295,7 @@ def compact(setting, new):
 def fit(setting, rows):
     """Fit the PCA on all features: one pass, and eigenvectors on the driver."""
     numbers, cores = setting.numbers, setting.machines.cores
-    at_once = cores if setting.design.parallel_fit else min(cores, FIT_TASKS_AT_ONCE)
-    seconds = numbers.pca_fixed_seconds + rows / (numbers.fit_rows_per_second_per_core * at_once)
+    seconds = numbers.pca_fixed_seconds + rows / (numbers.fit_rows_per_second_per_core * cores)
     gets = rows * FEATURE_BYTES / RANGE_BYTES
     return Step("fit the PCA", seconds, gets=gets, heap=hold_features(setting, rows))
 
@@ -396,8 +388,6 @@ REMEDIES = {
     "nightly: only new ones": lambda setting: setting._replace(nightly=True),
     "the same, a folder a night": lambda setting: _redesign(folders=True)(setting._replace(nightly=True)),
     "ten prefixes": _redesign(prefixes=10),
-    "compact": _redesign(compacted=True),
-    "fit on all cores": _redesign(parallel_fit=True),
     "four times the heap": _give_heap,
     "machines four times as large": _enlarge,
 }
@@ -443,11 +433,8 @@ MACHINES = [  # what a stack can be, the smallest first; 6 is the most of its de
 DESIGNS = [  # the simplest first
     Design(),
     Design(folders=True),
-    Design(folders=True, compacted=True),
-    Design(folders=True, compacted=True, parallel_fit=True),
-    Design(packed=True, folders=True, compacted=True),
-    Design(packed=True, folders=True, compacted=True, parallel_fit=True),
-    Design(packed=True, folders=True, prefixes=10, compacted=True, parallel_fit=True),
+    Design(packed=True, folders=True),
+    Design(packed=True, folders=True, prefixes=10),
 ]
 
 

@@ -1,5 +1,8 @@
 """The benchmark on a few pictures: it ends well, and contenders written apart find the same results."""
 
+import argparse
+import copy
+import importlib
 import json
 import os
 import signal
@@ -12,6 +15,40 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = [sys.executable, str(ROOT / "benchmarks" / "bench.py")]
+VOLUME = [sys.executable, str(ROOT / "benchmarks" / "volume.py")]
+
+
+@pytest.fixture
+def volume(monkeypatch):
+    """The script volume.py as a module, found beside those that it imports."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("volume")
+
+
+def make_run(kind, count, cores, seconds, live_mib=100.0):
+    """Make up what volume.py says of one run."""
+    return {
+        "kind": kind, "pictures": count, "cores": cores, "images_per_second": 100.0, "is_right": True,
+        "seconds": {"start": 6.0, "list": 1.0, "featurize": seconds - 10, "total": seconds},
+        "mib": {"driver": 900.0, "java": 2000.0, "java_live": live_mib},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def measured(volume):
+    """What volume.py might measure, made up: 20,000 pictures take 1.9 times as long as 10,000, in the same memory."""
+    runs = [make_run("first", count, 2, count * 0.01 * (2 if count < 20_000 else 1.9)) for count in (10_000, 20_000)]
+    runs += [make_run("nothing", 20_000, 2, 17.0), make_run("new", 20_200, 2, 25.0)]
+    reading = {"pictures": 20_000, "cores": 2, "bytes": 10**8, "packs": 2, "pack_s": 9.0, "is_right": True}
+    runs_of_50 = {"runs": 20, "per_run": 50, "cores": 2, "merge_s": 2.0, "merges_beyond": 32, "is_right": True}
+    runs_of_50 |= {"before": {"files": 160, "rows": 1000, "seconds": 1.25}}
+    return {
+        "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 16, "load_before": (0, 0, 0)}, "load_after": (1, 1, 1),
+        "pictures": {"source": "drawn", "different": 2300}, "runs": runs, "is_right": True,
+        "reading": [reading | {"small_s": 4.0, "packed_s": 0.5}],
+        "small_runs": runs_of_50 | {"after": {"files": 2, "rows": 1000, "seconds": 0.25}},
+        "notebook": {"pictures": 20_000, "cores": 2, "seconds": 28.0, "is_right": True},
+    }  # fmt: skip
 
 
 def test_the_benchmark_measures_three_contenders_that_agree(tmp_path):
@@ -68,3 +105,115 @@ def test_an_interrupted_benchmark_leaves_nothing_behind(tmp_path):
     assert process.wait(30) == 130
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_volumes_benchmark_counts_every_picture_and_holds_itself_to_bars(tmp_path):
+    command = [*VOLUME, "--counts", "24", "48", "--cores", "2", "--steps", "first", "runs", "--runs", "2"]
+    done = subprocess.run([*command, "--output", tmp_path], capture_output=True, text=True)
+    found = json.loads((tmp_path / "volume.json").read_text())
+    assert done.returncode == (0 if all(bar["is_met"] for bar in found["bars"]) else 1), done.stdout + done.stderr
+
+    assert found["is_right"]
+    assert [run["counts"]["new"] for run in found["runs"]] == [24, 48]
+    for run in found["runs"]:
+        seconds = run["seconds"]
+        parts = sum(seconds[step] for step in ("list", "network", "workers", "featurize", "tidy"))
+        assert parts < seconds["features"] < seconds["start"] + seconds["features"] + seconds["pca"] < seconds["total"]
+        assert 20 < run["mib"]["java_live"] < run["mib"]["java"]
+        assert run["mib"]["driver"] > 200
+    assert [bar["bar"] for bar in found["bars"]] == [2.1, 1.1, 1.1]
+    before, after = found["small_runs"]["before"], found["small_runs"]["after"]
+    assert before["rows"] == after["rows"] == 100
+    assert after["files"] <= before["files"]
+    assert "48 pictures over 24, 2 cores: seconds" in done.stdout
+    assert (tmp_path / "volume.png").stat().st_size > 10_000
+
+
+def test_runs_after_the_first_meet_1_percent_of_pictures_and_leave_them_as_they_were(volume, tmp_path, monkeypatch):
+    (tmp_path / "Lime").mkdir()
+    sources = [tmp_path / "Lime" / f"{name}.jpg" for name in ("one", "two", "three")]
+    for source in sources:
+        source.write_text(source.stem)
+    pictures = volume.Folder(tmp_path / "pictures", sources)
+    pictures.hold(200)
+
+    def look(*_, **counts):
+        files = pictures.path.rglob("*.jpg")
+        return counts, {file.name: (file.read_text(), file.stat().st_mtime) for file in files}
+
+    monkeypatch.setattr(volume, "run_project", look)
+    (_, before), (new, more), (changed, other) = volume.run_increments(tmp_path, pictures, 1)
+    assert (new, changed) == ({"new": 2}, {"changed": 2})
+    assert len(before) == len({modified for _, modified in before.values()}) == 200
+    assert len(more) == 202
+    assert before.items() < more.items()
+    replaced = [name for name in more if other[name] != more[name]]
+    assert len(replaced) == 2
+    assert all(first != second for name in replaced for first, second in zip(other[name], more[name], strict=True))
+    assert look()[1] == before
+
+
+def test_growth_is_held_to_its_bars(volume, measured):
+    bars = {bar["what"]: bar for bar in volume.volume_results.list_bars(measured)}
+    growth = bars["20,000 pictures over 10,000, 2 cores: seconds"]
+    assert (growth["value"], growth["bar"], growth["is_met"]) == (pytest.approx(1.9), 2.1, True)
+    assert all(bar["is_met"] for bar in bars.values())
+    measured["runs"][1] = make_run("first", 20_000, 2, 430.0, live_mib=115.0)
+    measured["notebook"]["seconds"] = 31.0
+    missed = [bar["what"] for bar in volume.volume_results.list_bars(measured) if not bar["is_met"]]
+    assert missed == [
+        "20,000 pictures over 10,000, 2 cores: seconds",
+        "20,000 pictures over 10,000, 2 cores: Java's live heap",
+        "notebook, 20,000 known pictures, 2 cores: seconds",
+    ]
+
+
+def test_the_table_of_volumes_tells_each_run_and_each_bar(volume, measured):
+    measured["bars"] = volume.volume_results.list_bars(measured)
+    lines = volume.volume_results.format_table(measured).splitlines()
+    assert sum(line.startswith("first run") for line in lines) == 4  # its seconds and its memory
+    assert any("packed into 2 files in 9.0 s" in line and "0.5 s (40,000 a second) packed" in line for line in lines)
+    assert any("160 parquet files" in line and "2, read in 0.25 s" in line for line in lines)
+    assert "notebook, 20,000 known pictures, 2 cores: seconds 28.00 (bar 30.00): met" in lines
+    assert "counts: all right" in lines
+    wrong = copy.deepcopy(measured)
+    wrong["reading"][0]["is_right"] = False
+    assert not volume.volume_results.is_right(wrong)
+    assert volume.volume_results.is_right(measured)
+
+
+def test_the_figure_of_volumes_tells_its_finding_and_draws_every_run(volume, measured):
+    measured["bars"] = volume.volume_results.list_bars(measured)
+    figure = volume.volume_results.draw_figure(measured)
+    assert figure.get_suptitle() == (
+        "Twice the pictures take 1.90 times as long and 1.00 times the driver's memory;\n"
+        "with nothing new, a run is over in 17 s"
+    )
+    seconds, memory, kinds = figure.axes
+    assert seconds.lines[0].get_ydata() == pytest.approx([200, 380])
+    assert seconds.lines[1].get_ydata() == pytest.approx([420])  # the bar
+    assert [len(line.get_ydata()) for line in memory.lines] == [2, 2, 2]
+    assert [label.get_text() for label in kinds.get_yticklabels()] == ["first run", "nothing new", "1 % new"]
+    one_count = measured | {"runs": [make_run("first", 500, 1, 30.0)], "bars": []}
+    assert volume.volume_results.draw_figure(one_count).get_suptitle() == "500 pictures in 30 s on 1 core"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--counts", "none"], "expected a whole number of 1 or more"),
+        (["--counts", "1", "5"], "a PCA needs at least 2"),
+        (["--cores", "4096"], "found 4096, but this machine gives"),
+        (["--steps", "second"], "invalid choice: 'second'"),
+    ],
+)
+def test_the_volumes_benchmark_says_what_is_wrong_with_an_option(volume, arguments, complaint, capsys):
+    with pytest.raises(SystemExit):
+        volume.read_options(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_volumes_benchmark_says_that_a_folder_holds_no_pictures(volume, tmp_path):
+    options = argparse.Namespace(pictures=tmp_path, counts=[5], notebook=5)
+    with pytest.raises(volume.results.BenchError, match=f"found no .jpg below {tmp_path}"):
+        volume.gather_sources(options, tmp_path)

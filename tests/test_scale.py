@@ -105,9 +105,7 @@ def test_a_machines_network_carries_so_many_bytes():
 def test_the_fit_takes_as_long_as_its_rows_by_its_cores():
     assert scale.fit(ONE, 1_000_000).seconds == pytest.approx(1 + 50)
     forty = Setting(NUMBERS, Machines(40))
-    assert scale.fit(forty, 1_000_000).seconds == pytest.approx(1 + 50)  # two tasks at once, whatever the cluster
-    everywhere = forty._replace(design=Design(parallel_fit=True))
-    assert scale.fit(everywhere, 1_000_000).seconds == pytest.approx(1 + 1.25)
+    assert scale.fit(forty, 1_000_000).seconds == pytest.approx(1 + 1.25)
 
 
 def test_what_is_known_is_compared_with_what_is_listed():
@@ -153,10 +151,8 @@ def test_more_machines_never_take_longer_to_featurize():
     assert times == sorted(times, reverse=True)
 
 
-def test_compacted_features_leave_fewer_names_to_hold():
-    loose, compacted = (scale.hold_features(ONE._replace(design=Design(compacted=c)), 1e9) for c in (False, True))
-    assert loose == pytest.approx(1e9 / 256 * 1000)
-    assert compacted == pytest.approx(1e9 * 5120 / 2**27 * 1000)
+def test_a_name_is_held_for_each_file_of_compacted_features():
+    assert scale.hold_features(ONE, 1e9) == pytest.approx(1e9 * 5120 / 2**27 * 1000)
 
 
 def test_memory_grows_with_the_pictures_in_java_alone():
@@ -187,8 +183,8 @@ def test_walls_stand_where_a_hand_finds_them():
     assert walls["heap full of pictures' names"] == pytest.approx(2e6, rel=1e-3)
     assert walls["listing: a night"] == pytest.approx(8 * 3600 / (2 * 0.1 / 1000), rel=1e-3)
     assert walls["S3 on one prefix: a night"] == pytest.approx(8 * 3600 * 2750, rel=1e-3)
-    assert walls["PCA's fit: a night"] == pytest.approx((8 * 3600 - 1) * 20_000, rel=1e-3)
-    assert walls["heap full of feature files' names"] == pytest.approx(2e6 * 256, rel=1e-3)
+    assert walls["PCA's fit: a night"] == pytest.approx((8 * 3600 - 1) * 800_000, rel=1e-3)
+    assert walls["heap full of feature files' names"] == pytest.approx(2e6 * 2**27 / 5120, rel=1e-3)
 
 
 @pytest.mark.parametrize("wall", scale.WALLS)
@@ -207,9 +203,8 @@ def test_each_remedy_moves_its_wall_by_its_factor():
     assert names["inventory"] == pytest.approx(1, rel=1e-3)
     assert moved["listing: a night"]["inventory"] == pytest.approx(2, rel=1e-3)
     assert moved["S3 on one prefix: a night"]["ten prefixes"] == pytest.approx(10, rel=1e-3)
-    assert moved["PCA's fit: a night"]["fit on all cores"] == pytest.approx(40, rel=1e-3)
+    assert moved["PCA's fit: a night"]["machines four times as large"] == pytest.approx(4, rel=1e-3)
     assert moved["PCA's fit: a night"]["nightly: only new ones"] == math.inf
-    assert moved["heap full of feature files' names"]["compact"] == pytest.approx(2**27 / 5120 / 256, rel=1e-3)
 
 
 def test_a_wall_that_never_stands_is_infinitely_far():
