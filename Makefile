@@ -7,7 +7,7 @@ HUB_PROXY := configurable-http-proxy@5.1.0
 HUB := $(if $(shell command -v npm),$(VENV)/$(HUB_PROXY))
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: run test cloud-test lab bench sample clean help
+.PHONY: run test volume-test cloud-test lab bench sample clean help
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## run the notebook on the sample pictures
@@ -19,7 +19,10 @@ run: $(VENV)/installed  ## run the notebook on the sample pictures
 
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pytest --ignore tests/cloud
+	$(VENV)/bin/pytest --ignore tests/cloud --ignore tests/volume
+
+volume-test: $(VENV)/installed-dev  ## kill runs, soak them, run them on Spark's small clusters and as a service
+	$(VENV)/bin/pytest tests/volume
 
 cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this machine (needs what .ci/run installs)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pytest tests/cloud

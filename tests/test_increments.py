@@ -140,6 +140,17 @@ def test_a_picture_that_becomes_empty_or_hidden_leaves_the_features(place):
     assert refused == {"A/0.jpg", "B/_1.jpg", "B/.hidden", "B/broken.jpg"}
 
 
+def test_what_is_skipped_now_and_was_not_before_is_a_change_and_so_is_the_reverse(place):
+    place.run()
+    place.write("A/0.jpg", "")
+    assert [place.run().is_empty, place.run().is_empty] == [False, True]
+    place.write("B/_new.jpg")
+    assert [place.run().is_empty, place.run().is_empty] == [False, True]
+    (place.pictures / "B" / ".hidden").unlink()
+    assert [place.run().is_empty, place.run().is_empty] == [False, True]
+    assert {path for path, _ in place.read("rejected", "reason")} == {"A/0.jpg", "B/_new.jpg", "B/broken.jpg"}
+
+
 def test_a_file_deleted_after_the_listing_is_named_and_tried_again_when_it_is_back(place):
     changes = place.look()
     (place.pictures / "A" / "2.jpg").unlink()

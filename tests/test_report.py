@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import time
@@ -87,6 +88,18 @@ def test_a_lost_or_added_picture_stops_the_run_with_the_numbers(run, done, refus
         run.account(Rows(done), Rows(refused))
     assert f"{done} featurized + {refused} rejected make {done + refused}" in str(caught.value)
     assert "Run it again" in str(caught.value)
+
+
+def test_a_figure_that_this_run_has_drawn_already_stays_and_an_older_one_goes(tmp_path):
+    report.Report(str(tmp_path)).save()
+    (tmp_path / "figures").mkdir()
+    for name in ("drawn now.png", "older.png"):
+        (tmp_path / "figures" / name).write_bytes(b"1")
+    os.utime(tmp_path / "figures" / "older.png", (1_700_000_000,) * 2)
+    run = report.Report(str(tmp_path))
+    os.utime(tmp_path / "figures" / "drawn now.png", (time.time() + 1,) * 2)
+    run.begin(str(tmp_path))
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["drawn now.png"]
 
 
 def test_the_account_counts_real_tables(spark, run):

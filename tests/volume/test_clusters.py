@@ -1,0 +1,122 @@
+"""The same run on Spark's own small clusters: the package travels to the executors, one of which may die."""
+
+import re
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyspark
+import pytest
+import runs
+
+from fruits import session
+
+PYSPARK = Path(pyspark.__file__).parent
+MEMORY = "2g"  # of a worker, of which an executor takes one
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Make a folder for what clusters write, and the environment in which they do: (folder, environment).
+
+    SPARK_HOME is a folder of links to PySpark's own, because local-cluster writes to the work/ below it.
+    """
+    folder = tmp_path_factory.mktemp("clusters")
+    home = folder / "home"
+    home.mkdir()
+    (home / "work").mkdir()
+    for path in PYSPARK.iterdir():
+        if path.name != "work":
+            (home / path.name).symlink_to(path)
+    return folder, {"SPARK_HOME": str(home), "SPARK_WORKER_DIR": str(home / "work")}
+
+
+@contextmanager
+def start_daemon(environment, log, name, *options):
+    """Start a master or a worker, and kill it at the end. name: of its class below org.apache.spark.deploy."""
+    home = environment["SPARK_HOME"]
+    command = [f"{home}/bin/spark-class", f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *options]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        runs.kill(process.pid)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(place):
+    """A master and two workers with a core each: (the master's address, the environment of all its processes)."""
+    folder, settings = place
+    mark = f"{folder}/standalone"
+    environment = runs.list_environment(folder, mark) | settings | {"JAVA_HOME": session.find_java_home()}
+    log, size = folder / "master.txt", ["--cores", "1", "--memory", MEMORY]
+    try:
+        with start_daemon(environment, log, "master.Master", "--port", "0", "--webui-port", "0"):
+            found = runs.wait_until(lambda: re.search(r"spark://127\.0\.0\.1:\d+", log.read_text()), log.read_text)
+            options = [*size, "--webui-port", "0", found[0]]
+            with (
+                start_daemon(environment, folder / "worker 1.txt", "worker.Worker", *options),
+                start_daemon(environment, folder / "worker 2.txt", "worker.Worker", *options),
+            ):
+                runs.wait_until(lambda: log.read_text().count("Registering worker") == 2, log.read_text)
+                yield found[0], environment
+    finally:
+        runs.kill(*runs.find_processes(mark))
+        runs.wait_until(lambda: not runs.find_processes(mark), "the end of the cluster")
+
+
+def check_travelled(run, home):
+    """See that every worker imported the package from the zip file that the driver sent to its executor."""
+    packages = run.list_packages()
+    assert packages
+    for package in map(Path, packages):
+        assert package.parts[-3:] == ("fruits.zip", "fruits", "__init__.py")
+        assert Path(home, "work") in package.parents, package
+
+
+def kill_executor(worker):
+    """Kill the executor that a Python worker works for: its Java and all of its Python. Returns its number."""
+    daemon = runs.find_parent(worker)
+    java = runs.find_parent(daemon)
+    line = Path(f"/proc/{java}/cmdline").read_text().split("\0")
+    assert "org.apache.spark.executor.CoarseGrainedExecutorBackend" in line
+    children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+    runs.kill(java, daemon, *map(int, children))
+    return line[line.index("--executor-id") + 1]
+
+
+def test_a_local_cluster_computes_what_one_process_does(place, pictures, undisturbed, tmp_path):
+    _, settings = place
+    environment = runs.list_environment(tmp_path, str(tmp_path)) | settings
+    master = "local-cluster[2,1,4096]"
+    parameters = runs.list_parameters(pictures, tmp_path / "output", spark_master=master)
+    with runs.start_run(tmp_path / "run", parameters, environment=environment) as run:
+        assert run.finish() == 0, run.read_log()[-3000:]
+        assert f"at {master}" in run.read_log()
+        check_travelled(run, settings["SPARK_HOME"])
+    runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
+
+
+def test_a_standalone_cluster_computes_what_one_process_does(cluster, pictures, undisturbed, tmp_path):
+    address, environment = cluster
+    parameters = runs.list_parameters(pictures, tmp_path / "output", spark_master=address)
+    environment = environment | {runs.MARK: str(tmp_path)}
+    with runs.start_run(tmp_path / "run", parameters, environment=environment) as run:
+        assert run.finish() == 0, run.read_log()[-3000:]
+        assert f"at {address}" in run.read_log()
+        check_travelled(run, environment["SPARK_HOME"])
+    runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
+
+
+def test_a_run_survives_an_executor_that_is_killed(cluster, pictures, undisturbed, tmp_path):
+    address, environment = cluster
+    parameters = runs.list_parameters(pictures, tmp_path / "output", spark_master=address)
+    environment = environment | {runs.MARK: str(tmp_path)}
+    with runs.start_run(tmp_path / "run", parameters, environment=environment, hold_at=2) as run:
+        kill_executor(run.wait_for_hold())
+        assert run.finish() == 0, run.read_log()[-3000:]
+    runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
