@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from fruits import storage
 
-RESULTS = ("pca", "projection", "projection_csv")  # made anew by each run that finds a change, as are the figures
+RESULTS = ("pca", "projection", "projection_csv")  # figures keep their names, and are drawn over
 PACKAGES = ("pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow")
 HISTORY = (
     "started", "finished", "images_found", "images_new", "images_changed", "images_unchanged", "images_deleted",
@@ -28,7 +28,7 @@ class Report:
         """Begin a report. folder: of the results. parameters: of the run."""
         self.path, self.parameters = f"{folder}/report.json", parameters
         self.values = parameters | {"started": _tell_time(), "finished": None}
-        self.seconds, self.begun = {}, time.time()
+        self.seconds = {}
         self.earlier = json.loads(storage.read_bytes(self.path)) if storage.is_file(self.path) else {}
         self.history = self.earlier.get("history", [])
 
@@ -41,23 +41,12 @@ class Report:
     def begin(self, folder):
         """Delete what earlier runs computed in a folder, so that no mixture of two can be left, and say that one runs.
 
-        Figures that this run has drawn already stay. Without a report.json nothing is deleted: folders of these names
-        may then be somebody's own.
+        Without a report.json nothing is deleted: folders of these names may then be somebody's own.
         """
         if self.earlier:
             for name in RESULTS:
                 storage.delete_folder(f"{folder}/{name}")
-            self._delete_old(f"{folder}/figures")
         self._write({name: self.values[name] for name in ("started", "finished")})
-
-    def _delete_old(self, folder):
-        """Delete the files of a folder that are older than this run, and the folder where no other is left."""
-        files = list(storage.list_files(folder)) if storage.is_folder(folder) else []
-        older = [file.path for file in files if file.modified < 1000 * self.begun]
-        for path in older:
-            storage.delete_file(path)
-        if len(older) == len(files):
-            storage.delete_folder(folder)
 
     @contextmanager
     def step(self, name):

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import time
@@ -90,18 +89,6 @@ def test_a_lost_or_added_picture_stops_the_run_with_the_numbers(run, done, refus
     assert "Run it again" in str(caught.value)
 
 
-def test_a_figure_that_this_run_has_drawn_already_stays_and_an_older_one_goes(tmp_path):
-    report.Report(str(tmp_path)).save()
-    (tmp_path / "figures").mkdir()
-    for name in ("drawn now.png", "older.png"):
-        (tmp_path / "figures" / name).write_bytes(b"1")
-    os.utime(tmp_path / "figures" / "older.png", (1_700_000_000,) * 2)
-    run = report.Report(str(tmp_path))
-    os.utime(tmp_path / "figures" / "drawn now.png", (time.time() + 1,) * 2)
-    run.begin(str(tmp_path))
-    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["drawn now.png"]
-
-
 def test_the_account_counts_real_tables(spark, run):
     run.count(make_changes(new=7))
     run.account(spark.range(5), spark.range(2))
@@ -161,7 +148,7 @@ def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
 
 def test_what_an_earlier_run_computed_is_deleted_but_for_its_features(tmp_path):
     report.Report(str(tmp_path)).save()
-    for name in ("features/0.parquet", "rejected/0.parquet", "pca/a", "figures/a.png", "mine/0.jpg", "notes.txt"):
+    for name in ("features/0.parquet", "rejected/0.parquet", "pca/a", "projection/a", "mine/0.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
     report.Report(str(tmp_path)).begin(str(tmp_path))
@@ -170,7 +157,7 @@ def test_what_an_earlier_run_computed_is_deleted_but_for_its_features(tmp_path):
 
 
 def test_folders_without_a_report_are_somebodys_own_and_stay(tmp_path):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "a.png").write_bytes(b"1")
+    (tmp_path / "pca").mkdir()
+    (tmp_path / "pca" / "a.png").write_bytes(b"1")
     report.Report(str(tmp_path)).begin(str(tmp_path))
-    assert (tmp_path / "figures" / "a.png").exists()
+    assert (tmp_path / "pca" / "a.png").exists()
