@@ -147,7 +147,8 @@ def _tell_accuracy(quality):
     found = f"{100 * known[enough]:.1f} % of labels found"
     if enough == max(known):
         return f"Accuracy grows to the last of {enough:,} components: {found}"
-    return f"Beyond {enough:,} components accuracy stops growing: {found}; the variance rule keeps {quality.chosen_k:,}"
+    rule = f"the variance rule keeps {quality.chosen_k:,}"
+    return f"Beyond {enough:,} components accuracy stops growing: {found}\n({rule})"
 
 
 @plt.rc_context(STYLE)

@@ -166,10 +166,18 @@ def test_accuracy_is_drawn_for_both_classifiers_against_the_components(tmp_path)
     assert lines["always the most frequent label"][1] == [33, 33]
     assert lines["k of the variance rule"][0] == [100, 100]
     assert read_title(axis) == (
-        "Beyond 50 components accuracy stops growing: 91.0 % of labels found; the variance rule keeps 100"
+        "Beyond 50 components accuracy stops growing: 91.0 % of labels found\n(the variance rule keeps 100)"
     )
     assert "100 pictures kept aside (%)" in axis.get_ylabel()
     render(figure, tmp_path)
+
+
+def test_the_title_of_accuracy_lies_inside_its_figure_however_many_components():
+    rows = ((2, 0.4, 0.3), (1024, 1.0, 0.9), (2048, 1.0, 0.9))
+    figure = figures.draw_accuracy(make_quality(rows=rows, chosen_k=1024, n_features=2048))
+    figure.canvas.draw()
+    drawn = figure.get_tightbbox()  # inches
+    assert 0 <= drawn.x0 < drawn.x1 <= figure.get_figwidth()
 
 
 @pytest.mark.parametrize(("changes", "told"), [
