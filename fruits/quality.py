@@ -93,6 +93,20 @@ class Quality:
         """Write everything into quality.json of a folder."""
         storage.write_bytes(f"{folder}/quality.json", json.dumps(asdict(self), indent=1).encode() + b"\n")
 
+    def tell(self):
+        """Tell what was measured, on which pictures, in lines of text; or why nothing was."""
+        if self.problem:
+            return f"{self.pictures:,} pictures, and nothing was measured: {self.problem}"
+        left_out = "; ".join(f"{label}, {reason}" for label, reason in self.left_out.items())
+        lines = [f"{self.pictures:,} pictures, of which {self.fitted:,} to learn from and {self.tested:,} to test"]
+        lines += [f"{self.split}; labels left out: {left_out or 'none'}"]
+        return "\n".join([*lines, pd.DataFrame(self.rows, columns=Accuracy._fields).round(3).to_string(index=False)])
+
+    def tell_recall(self, count=8):
+        """Tell the recall of the labels that suffer most, a line each; of none where nothing was measured."""
+        worst = pd.Series(self.recall, dtype=float).nsmallest(count)
+        return worst.round(2).to_string() if len(worst) else "recall was not measured"
+
     def list_numbers(self):
         """List what a report keeps, by name."""
         known = {row.k: row for row in self.rows}
@@ -166,6 +180,9 @@ def measure(table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=
     """
     start, spark = time.perf_counter(), table.sparkSession
     quality = Quality(chosen_k)
+    if max_seconds == 0:
+        quality.pictures, quality.problem = table.count(), "it was switched off (quality_seconds is 0)"
+        return quality
     with _bound_time(spark, max_seconds) as over:
         marked, quality.split = _mark_parts(table.select("path", "label", "features"), seed, test_share)
         quality.pictures = table.count()

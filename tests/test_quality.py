@@ -286,11 +286,40 @@ def test_jobs_under_way_are_cancelled_when_the_time_is_over(spark, work):
     assert spark.range(3).count() == 3
 
 
-def test_no_time_at_all_gives_an_answer_without_numbers(spark, rows):
+def test_no_time_at_all_gives_an_answer_without_numbers_that_says_so(spark, rows):
     found = quality.measure(make_table(spark, rows), 1, 4, max_seconds=0)
+    assert found.list_numbers()["accuracy_features"] is None
+    assert found.tell() == f"{len(rows)} pictures, and nothing was measured: it was switched off (quality_seconds is 0)"
+    assert found.tell_recall() == "recall was not measured"
+
+
+def test_too_little_time_gives_an_answer_without_numbers(spark, rows):
+    found = quality.measure(make_table(spark, rows), 1, 4, max_seconds=1e-3)
     assert found.cut_short
     assert found.list_numbers()["accuracy_features"] is None
     assert found.list_numbers()["quality_cut_short"]
+
+
+def test_what_is_told_names_the_split_and_the_labels_left_out_and_every_accuracy():
+    found = quality.Quality(
+        2, 4, pictures=9, fitted=6, tested=2, split="25 % drawn", left_out={"Fig": "1 picture(s), all in one part"},
+        rows=[quality.Accuracy(2, 0.5, 1.0), quality.Accuracy(4, None, 0.75)], recall={"Kiwi": 1.0, "Lime": 0.25},
+    )  # fmt: skip
+    first, second, *table = found.tell().splitlines()
+    assert first == "9 pictures, of which 6 to learn from and 2 to test"
+    assert second == "25 % drawn; labels left out: Fig, 1 picture(s), all in one part"
+    assert [line.split() for line in table] == [
+        ["k", "logistic", "neighbours"], ["2", "0.5", "1.00"], ["4", "NaN", "0.75"],
+    ]  # fmt: skip
+    assert [line.split() for line in found.tell_recall(1).splitlines()] == [["Lime", "0.25"]]
+
+
+def test_a_saved_quality_is_loaded_as_it_was(tmp_path):
+    found = quality.Quality(
+        2, 4, rows=[quality.Accuracy(2, 0.5, None)], confusion=[("Kiwi", "Lime", 3)], left_out={"Fig": "alone"}
+    )
+    found.save(str(tmp_path))
+    assert quality.load(str(tmp_path)) == found
 
 
 def test_the_time_bound_leaves_the_callers_job_group_and_hides_no_error(spark):
