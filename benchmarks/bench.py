@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -224,19 +223,9 @@ def measure(options, folder):
 def main():
     """Run the command: 0 when the contenders agree, 1 when they do not or one fails, 130 when interrupted."""
     options = read_options()
-    for sign in (signal.SIGINT, signal.SIGTERM):  # both, even where a shell started it with "&"
-        signal.signal(sign, signal.default_int_handler)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, list_cores()[: options.cores])  # inherited by every contender
-    try:
-        with tempfile.TemporaryDirectory(prefix="fruits-bench-") as folder:
-            bench = measure(options, Path(folder))
-    except results.BenchError as error:
-        print(f"\nbench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; nothing is left behind", file=sys.stderr)
-        return 130
+    bench = results.run_in_scratch("bench", measure, options)
     results.save(bench, options.output)
     print(results.format_table(bench))
     print(f"\nwritten: {options.output}/bench.json and bench.png")

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -149,18 +148,13 @@ def read_options(arguments=None):
 
 
 def main():
-    """Run the command: 0 when both ways agree, 1 when they do not or one fails."""
+    """Run the command: 0 when both ways agree, 1 when they do not or one fails, 130 when interrupted."""
     if sys.argv[1:] and sys.argv[1].startswith("{"):  # one way, called by run_script
         run_way(json.loads(sys.argv[1]))
         return 0
     options = read_options()
     os.sched_setaffinity(0, bench.list_cores()[: options.cores])
-    try:
-        with tempfile.TemporaryDirectory(prefix="fruits-bench-") as folder:
-            found = summarize(options, measure(options, Path(folder)))
-    except results.BenchError as error:
-        print(f"\npca: {error}", file=sys.stderr)
-        return 1
+    found = summarize(options, results.run_in_scratch("pca", measure, options))
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "pca.json").write_text(json.dumps(found, indent=2) + "\n")
     print(format_table(found))

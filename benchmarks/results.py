@@ -4,7 +4,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,24 @@ COLOURS = {"course": "#999999", "project": "#0072B2", "limit": "#E69F00"}  # Oka
 
 class BenchError(Exception):
     """What stops the benchmark; its message is for a person to read."""
+
+
+def run_in_scratch(name, measure, options):
+    """Run measure(options, folder) in a folder that is gone afterwards. name: of the command, for its messages.
+
+    Returns what it found. Raises SystemExit: 1 where it fails, 130 where it is interrupted.
+    """
+    for sign in (signal.SIGINT, signal.SIGTERM):  # both, even where a shell started it with "&"
+        signal.signal(sign, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fruits-bench-") as folder:
+            return measure(options, Path(folder))
+    except BenchError as error:
+        print(f"\n{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is left behind", file=sys.stderr)
+        sys.exit(130)
 
 
 def compare_contenders(folder, runs):

@@ -19,7 +19,6 @@ import shutil
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -336,17 +335,7 @@ def main():
         run_way(json.loads(sys.argv[1]))
         return 0
     options = read_options()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="fruits-bench-") as folder:
-            found = measure(options, Path(folder))
-    except results.BenchError as error:
-        print(f"\nvolume: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; nothing is left behind", file=sys.stderr)
-        return 130
+    found = results.run_in_scratch("volume", measure, options)
     found["bars"] = volume_results.list_bars(found)
     found["is_right"] = volume_results.is_right(found)
     volume_results.save(found, options.output)

@@ -47,7 +47,12 @@ def label_pictures(files):
     if "label" in files.columns:
         return files
     pictures = files.where(F.col("length") <= MAX_BYTES).withColumn("path", name_source())
-    return pictures.withColumn("label", F.element_at(F.split("path", "/"), -2))
+    return pictures.withColumn("label", _name_folder())
+
+
+def _name_folder():
+    """Name the folder that each picture lies in, as a column."""
+    return F.element_at(F.split("path", "/"), -2)
 
 
 def survey(spark, folder, output):
@@ -74,7 +79,7 @@ def survey(spark, folder, output):
     if storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING) == 0:
         raise ValueError(f"images_path {folder!r} holds no file: put pictures there, one folder for each label")
     listing = spark.read.parquet(table).withColumn("file", F.col("path"))
-    return listing.withColumn("label", F.element_at(F.split("path", "/"), -2))
+    return listing.withColumn("label", _name_folder())
 
 
 def is_packed(folder):

@@ -89,27 +89,25 @@ def kill_executor(worker):
     return line[line.index("--executor-id") + 1]
 
 
+def check_whole_run(master, environment, pictures, undisturbed, folder):
+    """Run at a master, and see that the package travelled there and that the features are an undisturbed run's."""
+    parameters = runs.list_parameters(pictures, folder / "output", spark_master=master)
+    with runs.start_run(folder / "run", parameters, environment=environment | {runs.MARK: str(folder)}) as run:
+        assert run.finish() == 0, run.read_log()[-3000:]
+        assert f"at {master}" in run.read_log()
+        check_travelled(run, environment["SPARK_HOME"])
+    runs.compare_tables(runs.read_tables(folder / "output", pictures), undisturbed)
+
+
 def test_a_local_cluster_computes_what_one_process_does(place, pictures, undisturbed, tmp_path):
     _, settings = place
     environment = runs.list_environment(tmp_path, str(tmp_path)) | settings
-    master = "local-cluster[2,1,4096]"
-    parameters = runs.list_parameters(pictures, tmp_path / "output", spark_master=master)
-    with runs.start_run(tmp_path / "run", parameters, environment=environment) as run:
-        assert run.finish() == 0, run.read_log()[-3000:]
-        assert f"at {master}" in run.read_log()
-        check_travelled(run, settings["SPARK_HOME"])
-    runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
+    check_whole_run("local-cluster[2,1,4096]", environment, pictures, undisturbed, tmp_path)
 
 
 def test_a_standalone_cluster_computes_what_one_process_does(cluster, pictures, undisturbed, tmp_path):
     address, environment = cluster
-    parameters = runs.list_parameters(pictures, tmp_path / "output", spark_master=address)
-    environment = environment | {runs.MARK: str(tmp_path)}
-    with runs.start_run(tmp_path / "run", parameters, environment=environment) as run:
-        assert run.finish() == 0, run.read_log()[-3000:]
-        assert f"at {address}" in run.read_log()
-        check_travelled(run, environment["SPARK_HOME"])
-    runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
+    check_whole_run(address, environment, pictures, undisturbed, tmp_path)
 
 
 def test_a_run_survives_an_executor_that_is_killed(cluster, pictures, undisturbed, tmp_path):
