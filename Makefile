@@ -7,7 +7,7 @@ HUB_PROXY := configurable-http-proxy@5.1.0
 HUB := $(if $(shell command -v npm),$(VENV)/$(HUB_PROXY))
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: run test volume-test cloud-test lab bench sample clean help
+.PHONY: run test volume-test cloud-test lab bench sample fruits-360 clean help
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## run the notebook on the sample pictures
@@ -38,8 +38,12 @@ bench: $(VENV)/installed-dev  ## measure against the course notebooks and the li
 sample: $(VENV)/installed  ## draw pictures: make sample OPTIONS="--pictures 10000 --output data/many"
 	$(VENV)/bin/python -m fruits.sample $(OPTIONS)
 
+fruits-360: $(VENV)/installed  ## download the real pictures from Kaggle into data/
+	$(VENV)/bin/pip install --quiet --requirement requirements-data.txt
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" links/download.sh
+
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 clean:  ## remove what runs and installs have made
 	rm -rf $(VENV) data/output *.egg-info
@@ -50,7 +54,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(VENV)/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-data.txt
 	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
 	touch $@
 

@@ -92,7 +92,7 @@ def test_the_readmes_tree_names_all_that_git_holds():
     assert {f"fruits/{module.name}" for module in MODULES} - set(house) == set()
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-cluster.txt"])
+@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("requirements*.txt")))
 def test_every_version_is_exact_and_given_once(name):
     pins = read_pins(name)
     assert [pin for pin in pins if not re.fullmatch(r"==\d[\w.!+-]*", pin[1])] == []
@@ -153,7 +153,7 @@ def test_a_key_of_aws_in_a_file_would_be_found(tmp_path):
     assert scan_secrets(tmp_path, "cloud.yaml") == [("cloud.yaml", f"access: {key}")]
 
 
-@pytest.mark.parametrize("target", ["run", "test", "volume-test", "lab", "bench", "sample"])
+@pytest.mark.parametrize("target", ["run", "test", "volume-test", "lab", "bench", "sample", "fruits-360"])
 def test_make_has_the_target(target):
     answer = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
