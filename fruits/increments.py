@@ -27,6 +27,9 @@ FINGERPRINT = "_fingerprint.json"  # in features/; Spark takes names that begin 
 STATES = ("new", "changed", "unchanged", "deleted", "skipped")
 IS_THERE = "state IN ('new', 'changed', 'unchanged')"
 WAS_OPENED = "version.modificationTime IS NOT NULL"  # other rejected files are looked at anew by each run
+# Files that are as they were, but that tables do not hold as they do once tidied.
+IS_UNSETTLED = """CASE state WHEN 'unchanged' THEN rows != 1 OR named != 0
+    WHEN 'skipped' THEN rows != 0 OR named != int({names}) ELSE state IS NULL END"""
 NOT_READABLE = "not readable: no right to read it, or deleted during the run"
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
@@ -37,10 +40,12 @@ SECONDS_BETWEEN_LOOKS = 5  # at whether the stop file is there
 class Changes(NamedTuple):
     """What changed in a folder since the last run.
 
-    pictures: DataFrame (path, label, file, modificationTime, length, reason, versions, state): a row for each file
-    found and each picture known. versions: those that the tables hold. state: one of STATES.
+    pictures: DataFrame (path, label, file, modificationTime, length, reason, versions, rows, named, state): a row for
+    each file found and each known. versions, rows: that the tables hold. named: how often rejected names it as one that
+    was not opened. state: one of STATES, or null for a file that was named so and is gone.
     counts: files by state. folder: that pictures lies in.
-    unsettled: files that Spark skips and the table rejected does not name yet, or names though they are not there.
+    unsettled: files that are as they were, but that the tables hold twice, or name wrongly: a run was killed, or one
+    that Spark skips has come or gone.
     """
 
     folder: str
@@ -60,7 +65,7 @@ class Changes(NamedTuple):
 
     @property
     def is_empty(self):
-        """Whether nothing is new, changed or gone."""
+        """Whether nothing is new, changed or gone, and nothing is left to tidy."""
         return self.to_do == self.counts["deleted"] == self.unsettled == 0
 
     def __str__(self):
@@ -102,31 +107,27 @@ def find_changes(spark, listing, tables, folder):
     comparison in, since Spark takes what it has cached of a table for outdated as soon as something is added to it.
     Returns Changes.
     """
-    versions = _read_versions(spark, tables)
-    known = versions.where(WAS_OPENED).groupBy("path").agg(F.collect_set("version").alias("versions"))
+    version = F.when(F.expr(WAS_OPENED), F.col("version"))
+    known = _read_versions(spark, tables).groupBy("path").agg(
+        F.collect_set(version).alias("versions"),
+        F.count(version).alias("rows"),
+        F.count_if(version.isNull()).alias("named"),
+    )
     state = (
-        F.when(F.col("modificationTime").isNull(), "deleted")
+        F.when(F.col("modificationTime").isNull(), F.when(F.col("rows") > 0, "deleted"))
         .when(F.col("reason").isNotNull(), "skipped")
-        .when(F.col("versions").isNull(), "new")
+        .when(F.col("rows") == 0, "new")
         .when(F.array_contains("versions", F.struct(*VERSION)), "unchanged")
         .otherwise("changed")
     )
-    compared = listing.join(known, "path", "full_outer").withColumn("state", state)
+    compared = listing.join(known, "path", "full_outer").fillna(0, ["rows", "named"]).withColumn("state", state)
     pictures = _write_and_read(compared, f"{folder}/pictures")
-    counts = {row.state: row["count"] for row in pictures.groupBy("state").count().collect()}
-    unsettled = _count_unsettled(pictures.where("state = 'skipped'"), versions) if "rejected" in tables else 0
-    return Changes(folder, pictures, {state: counts.get(state, 0) for state in STATES}, unsettled)
-
-
-def _count_unsettled(skipped, versions):
-    """Count the files that Spark skips where they differ from those that the tables name as such.
-
-    skipped: DataFrame as Changes.pictures. versions: DataFrame as _read_versions'. One that was opened before, and is
-    empty now, differs too: its features are to be taken out.
-    """
-    named = versions.where(~F.expr(WAS_OPENED)).select("path", F.lit(True).alias("is_named")).distinct()
-    both = skipped.join(named, "path", "full_outer")
-    return both.where("is_named IS NULL OR state IS NULL OR versions IS NOT NULL").count()
+    is_unsettled = F.expr(IS_UNSETTLED.format(names="rejected" in tables))
+    found = pictures.groupBy("state").agg(F.count("*").alias("files"), F.count_if(is_unsettled).alias("unsettled"))
+    found = found.toPandas().set_index("state")
+    return Changes(
+        folder, pictures, {state: int(found["files"].get(state, 0)) for state in STATES}, int(found["unsettled"].sum())
+    )
 
 
 def _write_and_read(rows, folder):
@@ -170,6 +171,15 @@ def tidy(spark, changes, tables):
     Then the table rejected, where it is among them, names the files that gave no row at all.
     changes: what has just been featurized. tables: as for find_changes; all of them exist afterwards.
     """
+    if not changes.is_empty:
+        _take_out(spark, changes, tables)
+    for name, folder in tables.items():
+        if not _list_files(folder):  # nothing was featurized, or nothing rejected: an empty table can be read
+            append(spark.createDataFrame([], SCHEMAS[name]).coalesce(1), name, folder)
+
+
+def _take_out(spark, changes, tables):
+    """Write the files of tables again that hold rows to take out, and small ones where there are many."""
     rows = _write_and_read(_judge_rows(spark, changes, tables), f"{changes.folder}/rows")
     counts = rows.groupBy("file").agg(F.count("*").alias("rows"), F.count_if("is_kept").alias("kept"))
     counts = counts.toPandas().set_index("file")
@@ -183,9 +193,6 @@ def tidy(spark, changes, tables):
             _rewrite(spark, name, folder, chosen, rows.where("is_kept"))
     if "rejected" in tables:
         _name_missing(spark, changes, rows, tables["rejected"])
-    for name, folder in tables.items():
-        if not _list_files(folder):  # nothing was featurized, or nothing rejected: an empty table can be read
-            append(spark.createDataFrame([], SCHEMAS[name]).coalesce(1), name, folder)
     storage.delete_folder(f"{changes.folder}/rows")
 
 
