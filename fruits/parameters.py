@@ -50,7 +50,7 @@ def _complain_unknown(name, rules):
     """Say that a parameter is unknown, and which one may be meant."""
     near = difflib.get_close_matches(name.lower(), rules, n=1)
     hint = f"{near[0]} may be meant" if near else f"expected one of {', '.join(rules)}"
-    return f"{name!r} is unknown, {hint}: correct or remove it in the params file"
+    return f"{name!r} is unknown, {hint}: correct or remove it where it is set (-p, or the file after -f)"
 
 
 def _complain_wrong(name, value, rule):
@@ -60,10 +60,10 @@ def _complain_wrong(name, value, rule):
         if is_right(value):
             return None
     except (OSError, pyarrow.ArrowInvalid) as error:  # a storage that does not answer, or that is unknown
-        return f"{name} is {value!r}, expected {expected} ({error}): correct it in the params file"
+        return f"{name} is {value!r}, expected {expected} ({error}): correct it where it is set (-p, or the file after -f)"
     except ValueError as error:
         return f"{name}: {error}"
-    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: correct it in the params file"
+    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: correct it where it is set (-p, or the file after -f)"
 
 
 def _complain_together(values):
@@ -113,13 +113,19 @@ def _is_picture_folder(path):
 
 
 def _is_writable(path):
-    """Say whether a folder can be written, by writing: rights, full disks and missing buckets all show."""
+    """Say whether a folder can be written, by writing: rights, full disks and missing buckets all show.
+
+    A folder that was not there is not left: another parameter may be refused yet.
+    """
     if not isinstance(path, str) or path == "":  # resolve("") is the project's own folder
         return False
-    probe = f"{storage.resolve(path)}/.can-be-written"
+    folder = storage.resolve(path)
+    probe, was_there = f"{folder}/.can-be-written", storage.is_folder(folder)
     try:
         storage.write_bytes(probe, b"")
         storage.delete_file(probe)
+        if not was_there:
+            storage.delete_folder(folder)
     except OSError as error:
         raise ValueError(f"{path!r} cannot be written ({error}): choose another folder or give rights on it") from None
     return True
@@ -142,7 +148,7 @@ def _is_interval(text):
     try:
         return pd.Timedelta(text) > pd.Timedelta(0)
     except ValueError:
-        raise ValueError(f"found {text!r}, expected {INTERVAL}: correct it in the params file") from None
+        raise ValueError(f"found {text!r}, expected {INTERVAL}: correct it where it is set (-p, or the file after -f)") from None
 
 
 def _is_master(master):

@@ -85,7 +85,7 @@ def write_bytes(path, content):
         return
     folder, _, name = root.rpartition("/")
     filesystem.create_dir(folder, recursive=True)
-    unfinished = f"{folder}/.{name}.{os.getpid()}"
+    unfinished = f"{folder}/.{name}.unfinished"
     with filesystem.open_output_stream(unfinished) as file:
         file.write(content)
     filesystem.move(unfinished, root)

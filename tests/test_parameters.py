@@ -171,6 +171,13 @@ def test_checking_the_output_leaves_no_file_in_it(right, tmp_path):
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["report.json"]
 
 
+def test_a_refused_run_leaves_no_folder(right, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    complain(right | {"batch_size": 0})
+    complain(right | {"output_path": f"{tmp_path}/pictures/output"})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("output", ["pictures", "pictures/output", "pictures/a/../b", "output/../pictures"])
 def test_an_output_inside_the_pictures_is_refused(right, tmp_path, output):
     (complaint,) = complain(right | {"output_path": f"{tmp_path}/{output}"})
@@ -197,7 +204,7 @@ def test_a_path_that_spark_reads_as_a_pattern_is_refused_under_its_name(right, n
 @pytest.mark.parametrize("value", ["text", 3, None, True])
 def test_an_unknown_name_is_refused_with_the_one_that_is_meant(right, wrong, meant, value):
     (complaint,) = complain(right | {wrong: value})
-    assert re.match(rf"'{wrong}' is unknown.*\b{meant}\b.*correct or remove it in the params file$", complaint, re.I)
+    assert re.match(rf"'{wrong}' is unknown.*\b{meant}\b.*correct or remove it where it is set .*$", complaint, re.I)
     assert not any(name in complaint for name in NAMES - {meant, wrong})
 
 
