@@ -12,6 +12,7 @@ PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
+CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
 
 
@@ -50,7 +51,7 @@ def _complain_unknown(name, rules):
     """Say that a parameter is unknown, and which one may be meant."""
     near = difflib.get_close_matches(name.lower(), rules, n=1)
     hint = f"{near[0]} may be meant" if near else f"expected one of {', '.join(rules)}"
-    return f"{name!r} is unknown, {hint}: correct or remove it where it is set (-p, or the file after -f)"
+    return f"{name!r} is unknown, {hint}: remove it, or {CORRECT_IT}"
 
 
 def _complain_wrong(name, value, rule):
@@ -60,10 +61,10 @@ def _complain_wrong(name, value, rule):
         if is_right(value):
             return None
     except (OSError, pyarrow.ArrowInvalid) as error:  # a storage that does not answer, or that is unknown
-        return f"{name} is {value!r}, expected {expected} ({error}): correct it where it is set (-p, or the file after -f)"
+        return f"{name} is {value!r}, expected {expected} ({error}): {CORRECT_IT}"
     except ValueError as error:
         return f"{name}: {error}"
-    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: correct it where it is set (-p, or the file after -f)"
+    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: {CORRECT_IT}"
 
 
 def _complain_together(values):
@@ -148,7 +149,7 @@ def _is_interval(text):
     try:
         return pd.Timedelta(text) > pd.Timedelta(0)
     except ValueError:
-        raise ValueError(f"found {text!r}, expected {INTERVAL}: correct it where it is set (-p, or the file after -f)") from None
+        raise ValueError(f"found {text!r}, expected {INTERVAL}: {CORRECT_IT}") from None
 
 
 def _is_master(master):
