@@ -2,12 +2,12 @@
 
     python images-cours/draw.py [name ...]
 
-Each function of DIAGRAMS draws one diagram, and finds its words in texts.en.yaml and texts.fr.yaml: NAME.svg is English,
-NAME.fr.svg French. The numbers in these words are the project's own: read_numbers reads them where they stand.
+Each function of DIAGRAMS draws one diagram, and finds its words in texts.en.yaml and texts.fr.yaml: NAME.svg is
+English, NAME.fr.svg French. The numbers in these words are the project's own: read_numbers reads them where they stand.
 
-Shapes are strings of plain SVG, in pixels of a page PAGE wide: the files stay small, their text can be searched, and the
-same code writes the same bytes. There is no PNG beside them: GitHub, Jupyter and browsers, the presentation's included,
-all show SVG.
+Shapes are strings of plain SVG, in pixels of a page PAGE wide: the files stay small, their text can be searched, and
+the same code writes the same bytes. There is no PNG beside them: GitHub, Jupyter and browsers, the presentation's
+included, all show SVG.
 """
 
 import re
@@ -35,7 +35,7 @@ ROW = 1.3  # from one line of text to the next, in font sizes
 CHIP = 28  # height of a box for one line
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 
-# --- Numbers and words -------------------------------------------------------------------------------------------------
+# --- Numbers and words ------------------------------------------------------------------------------------------------
 
 TASKS, EXECUTORS = 1_000, 2  # of the example for the broadcast; as many executors as are drawn
 CLOUD, SEED = 60, 122  # points of the PCA's example
@@ -102,7 +102,7 @@ def measure_cloud():
 
 
 class Words(Formatter):
-    """The words of one diagram in one language: words("task", number=3), with the project's numbers written in them."""
+    """The words of one diagram in one language."""
 
     def __init__(self, language, diagram, numbers):
         texts = yaml.safe_load((FOLDER / f"texts.{language}.yaml").read_text(encoding="utf-8"))
@@ -110,6 +110,7 @@ class Words(Formatter):
         self.texts = texts["shared"] | texts[diagram]
 
     def __call__(self, key, **numbers):
+        """Say the words of a key, such as words("task", number=3), with the project's numbers and these in them."""
         text = self.vformat(self.texts[key], (), self.numbers | numbers)
         # Before high punctuation, inside quotation marks, between a number and its unit.
         spaces = r" (?=[:;?!»%])|(?<=«) |(?<=\d) (?=[kMG]i?o\b)"
@@ -126,7 +127,7 @@ class Words(Formatter):
         return text.translate(str.maketrans({",": HARD_SPACE, ".": ",", "B": "o"})) if self.is_french else text
 
 
-# --- Shapes ------------------------------------------------------------------------------------------------------------
+# --- Shapes -----------------------------------------------------------------------------------------------------------
 
 
 def caption(x, y, text, size=TEXT, color=INK, bold=False, anchor="start"):
@@ -220,7 +221,7 @@ def page(height, words, *shapes):
         *shapes, "</svg>\n"])  # fmt: skip
 
 
-# --- Spark -------------------------------------------------------------------------------------------------------------
+# --- Spark ------------------------------------------------------------------------------------------------------------
 
 
 def draw_spark(words):
@@ -231,7 +232,8 @@ def draw_spark(words):
         box(36, 130, 184, 64, words("notebook")), arrow(128, 194, 128, 224),
         box(36, 226, 184, 64, words("plan")), arrow(128, 290, 128, 320),
         *[chip(36, 322 + 36 * row, 184, words("task", number=9 + row)) for row in range(3)],
-        caption(128, 446, "…", STRONG, anchor="middle"), caption(128, 466, words("queue"), color=QUIET, anchor="middle"),
+        caption(128, 446, "…", STRONG, anchor="middle"),
+        caption(128, 466, words("queue"), color=QUIET, anchor="middle"),
         arrow(236, 182, 348, 182, width=3), caption(292, 170, words("down"), anchor="middle"),
         arrow(348, 318, 236, 318), caption(292, 306, words("up"), anchor="middle"),
         panel(352, 92, 352, 386, words("executors"), words("a_machine")),
@@ -271,7 +273,7 @@ def draw_places(words):
         caption(x + 12, 537, words(f"{place}_text"), color=QUIET))]  # fmt: skip
 
 
-# --- The broadcast -----------------------------------------------------------------------------------------------------
+# --- The broadcast ----------------------------------------------------------------------------------------------------
 
 
 def draw_broadcast(words):
@@ -322,7 +324,7 @@ def draw_executor(x, number, copies, words):
         draw_worker(50, 66, words), draw_worker(138, 66, words))  # fmt: skip
 
 
-# --- Transfer learning -------------------------------------------------------------------------------------------------
+# --- Transfer learning ------------------------------------------------------------------------------------------------
 
 
 def draw_transfer_learning(words):
@@ -370,7 +372,7 @@ def draw_pile(x, middle, edge, depth):
                      f'fill="{NETWORK}" stroke="{WHITE}"/>' for left, top in squares)  # fmt: skip
 
 
-# --- The pandas UDF ----------------------------------------------------------------------------------------------------
+# --- The pandas UDF ---------------------------------------------------------------------------------------------------
 
 
 def draw_pandas_udf(words):
@@ -407,7 +409,7 @@ def draw_batch(words):
     ]  # fmt: skip
 
 
-# --- The PCA -----------------------------------------------------------------------------------------------------------
+# --- The PCA ----------------------------------------------------------------------------------------------------------
 
 
 def draw_pca(words):
@@ -482,7 +484,7 @@ def draw_projection(words):
     ]  # fmt: skip
 
 
-# --- AWS ---------------------------------------------------------------------------------------------------------------
+# --- AWS --------------------------------------------------------------------------------------------------------------
 
 
 def draw_aws(words):
