@@ -512,7 +512,7 @@ def draw_services(words):
         panel(236, 250, 224, 136, words("bucket"), words("bucket_note"), fill=WHITE),
         *[chip(x, y, 66, name) for name, (x, y) in zip(folders, places, strict=True)],
         caption(348, 371, words("bucket_text"), color=QUIET, anchor="middle"),
-        box(236, 412, 224, 60, words("tunnel")), box(236, 480, 224, 60, words("secrets")),
+        box(236, 412, 224, 60, words("tunnel")), box(236, 480, 224, 60, words("kms")),
     ]  # fmt: skip
 
 
