@@ -1,6 +1,6 @@
 """Measure the PCA, parquet to parquet, against plain pyspark.ml on the same features and cores.
 
-Usage: python benchmarks/pca.py [--rows N] [--rounds N] [--cores N] [--output FOLDER]
+Usage: python benchmarks/pca.py [--rows N] [--features N] [--rounds N] [--cores N] [--output FOLDER]
 
 Each way runs in a process of its own, in turn, once Spark is warm: on N rows, and the project's also on N / 4, for the
 memory of its driver must not grow. Writes a table to the terminal and pca.json; exit status 1 where results differ.
@@ -20,25 +20,26 @@ import pyarrow.parquet as pq
 import results
 from measures import Measures
 
-FEATURES, COMPONENTS, HIDDEN = 1280, 256, 400  # as EfficientNet-Lite0's; what is kept; what varies behind them
+FEATURES, HIDDEN = 1280, 400  # as EfficientNet-Lite0's; what varies behind them
+KEPT = 5  # one component for so many features
 FILES = 8
 TOLERANCE = 1e-6  # of shares of variance
 
 
-def write_features(folder, rows, seed=0):
+def write_features(folder, rows, features=FEATURES, seed=0):
     """Write features such as a ReLU leaves, many zeros and a falling spectrum: parquet (path, label, features)."""
     lots = np.random.default_rng(seed)
-    mixture = lots.normal(size=(HIDDEN, FEATURES)) * np.geomspace(1, 0.02, HIDDEN)[:, None]
+    mixture = lots.normal(size=(HIDDEN, features)) * np.geomspace(1, 0.02, HIDDEN)[:, None]
     Path(folder).mkdir(parents=True)
     for number, part in enumerate(np.array_split(np.arange(rows), FILES)):
-        noise = 0.05 * lots.normal(size=(len(part), FEATURES))
+        noise = 0.05 * lots.normal(size=(len(part), features))
         values = np.maximum(lots.normal(size=(len(part), HIDDEN)) @ mixture / 8 + noise - 0.2, 0).astype(np.float32)
         columns = {"path": [f"file:/{row}.jpg" for row in part], "label": [str(row % 23) for row in part]}
         columns["features"] = pa.array(list(values), pa.list_(pa.float32()))
         pq.write_table(pa.table(columns), f"{folder}/part-{number}.parquet")
 
 
-def run_plain(spark, source, output, measures):
+def run_plain(spark, source, output, components, measures):
     """Fit, project and write with pyspark.ml alone. Returns the shares of variance."""
     from pyspark.ml import Pipeline
     from pyspark.ml.feature import PCA, StandardScaler
@@ -47,21 +48,21 @@ def run_plain(spark, source, output, measures):
     table = spark.read.parquet(source).withColumn("vector", array_to_vector("features"))
     scaler = StandardScaler(inputCol="vector", outputCol="centred", withMean=True, withStd=False)
     with measures.step("fit"):
-        model = Pipeline(stages=[scaler, PCA(k=COMPONENTS, inputCol="centred", outputCol="pca")]).fit(table)
+        model = Pipeline(stages=[scaler, PCA(k=components, inputCol="centred", outputCol="pca")]).fit(table)
     projection = model.transform(table).select("path", "label", vector_to_array("pca", "float32").alias("pca"))
     projection.write.parquet(output)
     return model.stages[1].explainedVariance.toArray()
 
 
-def run_project(spark, source, output, measures):
+def run_project(spark, source, output, components, measures):
     """Fit, project and write as the notebook does. Returns the shares of variance."""
     from fruits import reduction
 
     table = spark.read.parquet(source)
     with measures.step("fit"):
-        chosen = reduction.choose_components(reduction.fit_pca(table), 1.0, COMPONENTS)
+        chosen = reduction.choose_components(reduction.fit_pca(table), 1.0, components)
     reduction.project(table, chosen).write.parquet(output)
-    return chosen.variance_ratio[:COMPONENTS]
+    return chosen.variance_ratio[:components]
 
 
 def run_way(task):
@@ -72,9 +73,10 @@ def run_way(task):
     with measures.step("start"):
         spark = session.start_spark(f"local[{task['cores']}]")
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 16)  # as in a run
-        run(spark, task["few"], task["result"] + "-few", Measures())  # in a run, Spark is at work long before
+        # In a run, Spark is at work long before.
+        run(spark, task["few"], task["result"] + "-few", task["components"], Measures())
     with measures.step("pca"):
-        ratios = run(spark, task["source"], task["result"], measures)
+        ratios = run(spark, task["source"], task["result"], task["components"], measures)
     measures.note(variance_ratio=np.asarray(ratios).tolist())
     measures.save(task["output"])
     spark.stop()
@@ -82,9 +84,9 @@ def run_way(task):
 
 def measure(options, folder):
     """Run every way, in turn. Returns {way: [what it measured, a round]}, with "quarter" for a quarter of the rows."""
-    sources = {"all": options.rows, "quarter": options.rows // 4, "few": 2 * COMPONENTS}
+    sources = {"all": options.rows, "quarter": options.rows // 4, "few": 2 * options.features // KEPT}
     for name, rows in sources.items():
-        write_features(folder / name, rows)
+        write_features(folder / name, rows, options.features)
     bench.set_environment(folder)
     runs = {"plain": [], "project": [], "quarter": []}
     for turn in range(options.rounds):
@@ -94,8 +96,8 @@ def measure(options, folder):
             output = folder / f"{name}-{turn}"
             output.mkdir()
             task = {"way": way, "source": str(folder / source), "output": str(output), "result": f"{output}/pca"}
-            task |= {"few": str(folder / "few")}
-            bench.run_script("pca", json.dumps(task | {"cores": options.cores}), folder / f"{name}.log")
+            task |= {"few": str(folder / "few"), "components": options.features // KEPT, "cores": options.cores}
+            bench.run_script("pca", json.dumps(task), folder / f"{name}.log")
             runs[name].append(json.loads((output / "measures.json").read_text()))
             print(f"{runs[name][-1]['seconds']['pca']:.1f} s")
     return runs
@@ -111,7 +113,7 @@ def summarize(options, runs):
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "machine": results.describe_machine(options.cores),
         "versions": results.list_versions(),
-        "rows": options.rows, "features": FEATURES, "components": COMPONENTS,
+        "rows": options.rows, "features": options.features, "components": options.features // KEPT,
         "seconds": seconds,
         "fit_seconds": fits,
         "times_as_fast": [one / other for one, other in zip(seconds["plain"], seconds["project"], strict=True)],
@@ -140,6 +142,7 @@ def read_options(arguments=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=bench.read_count, default=20_000, help="default: %(default)s")
+    parser.add_argument("--features", type=bench.read_count, default=FEATURES, help="default: %(default)s")
     parser.add_argument("--rounds", type=bench.read_count, default=1, help="default: %(default)s")
     parser.add_argument("--cores", type=bench.read_count, default=len(bench.list_cores()), help="default: all")
     default = bench.HERE.parent / "data/output/bench"

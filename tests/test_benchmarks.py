@@ -76,10 +76,11 @@ def test_the_benchmark_measures_three_contenders_that_agree(tmp_path):
 
 
 def test_the_pcas_benchmark_measures_two_ways_that_agree(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "pca.py", "--rows", "1200", "--output", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, ROOT / "benchmarks" / "pca.py", "--rows", "1200", "--features", "160"]
+    done = subprocess.run([*command, "--output", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "pca.json").read_text())
+    assert (found["features"], found["components"]) == (160, 32)
     assert found["variance_ratio_difference"] < 1e-6
     assert found["times_as_fast"] == [found["seconds"]["plain"][0] / found["seconds"]["project"][0]]
     assert all(peaks["driver"] > 50 for peaks in found["peak_mib"].values())
@@ -107,25 +108,23 @@ def test_an_interrupted_benchmark_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_volumes_benchmark_counts_every_picture_and_holds_itself_to_bars(tmp_path):
-    command = [*VOLUME, "--counts", "24", "48", "--cores", "2", "--steps", "first", "runs", "--runs", "2"]
+def test_the_volumes_benchmark_counts_every_picture(tmp_path):
+    command = [*VOLUME, "--counts", "24", "--cores", "2", "--steps", "first", "runs", "--runs", "2"]
     done = subprocess.run([*command, "--output", tmp_path], capture_output=True, text=True)
     found = json.loads((tmp_path / "volume.json").read_text())
-    assert done.returncode == (0 if all(bar["is_met"] for bar in found["bars"]) else 1), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
     assert found["is_right"]
-    assert [run["counts"]["new"] for run in found["runs"]] == [24, 48]
+    assert [run["counts"]["new"] for run in found["runs"]] == [24]
     for run in found["runs"]:
         seconds = run["seconds"]
         parts = sum(seconds[step] for step in ("list", "network", "workers", "featurize", "tidy"))
         assert parts < seconds["features"] < seconds["start"] + seconds["features"] + seconds["pca"] < seconds["total"]
         assert 20 < run["mib"]["java_live"] < run["mib"]["java"]
         assert run["mib"]["driver"] > 200
-    assert [bar["bar"] for bar in found["bars"]] == [2.1, 1.1, 1.1]
     before, after = found["small_runs"]["before"], found["small_runs"]["after"]
     assert before["rows"] == after["rows"] == 100
     assert after["files"] <= before["files"]
-    assert "48 pictures over 24, 2 cores: seconds" in done.stdout
     assert (tmp_path / "volume.png").stat().st_size > 10_000
 
 
