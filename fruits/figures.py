@@ -1,12 +1,17 @@
 """Figures of a run. Each function returns a matplotlib Figure whose title is what it shows."""
 
 from collections import Counter
+from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import yaml
 
-from fruits import storage
+from fruits import french, storage
+
+TRANSLATION = Path(__file__).with_name("figures.fr.yaml")
 
 # Okabe and Ito's colours, told apart by colour-blind readers ("Color Universal Design", 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C7A00", "#4D4D4D")
@@ -30,6 +35,7 @@ METHODS = (  # of quality.Accuracy: how they are named and drawn
     ("logistic", "logistic regression", COLOURS[0], "o"),
     ("neighbours", "nearest neighbour", COLOURS[1], "s"),
 )
+_french = None  # {English text: French text}, while figures are drawn in French
 
 
 @plt.rc_context(STYLE)
@@ -46,7 +52,8 @@ def draw_pictures(examples):
         axis.imshow(example.pixels)
         axis.set_title(_shorten(example.label), fontsize=8, loc="center", parse_math=False)
     count = len(examples)
-    _title(figure, f"{count} of the pictures, as the network sees them" if count else "No picture could be decoded")
+    seen = say("{count} of the pictures, as the network sees them", count=count)
+    _title(figure, seen if count else say("No picture could be decoded"))
     return figure
 
 
@@ -61,24 +68,25 @@ def draw_variance(pca, k, variance_kept):
     numbers = np.arange(1, shown + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.bar(numbers, shares[:shown], width=1, color=np.where(numbers <= k, COLOURS[0], "#B0B0B0"))
-    left.set(xlabel="component", ylabel="variance explained (%)", yscale="log", xlim=(0.5, shown + 0.5))
+    left.set(xlabel=say("component"), ylabel=say("variance explained (%)"), yscale="log", xlim=(0.5, shown + 0.5))
     left.set_ylim(bottom=max(shares[shown - 1], shares[0] * FAINTEST) / 2)
-    left.set_title(f"The first explains {shares[0]:.1f} %, number {k} only {shares[k - 1]:.2g} %")
+    told = "The first explains {first:.1f} %, number {k} only {last:.2g} %"
+    left.set_title(say(told, first=shares[0], k=k, last=shares[k - 1]))
     right.plot(numbers, cumulated[:shown], color=COLOURS[0], linewidth=2)
     right.axhline(100 * variance_kept, color=COLOURS[4], linestyle="--", linewidth=1)
     right.axvline(k, color=COLOURS[4], linestyle="--", linewidth=1)
     right.plot(k, cumulated[k - 1], "o", color=COLOURS[4])
     right.annotate(
-        f"k = {k}\n{cumulated[k - 1]:.1f} %",
+        say("k = {k}\n{share:.1f} %", k=k, share=cumulated[k - 1]),
         (k, cumulated[k - 1]),
         (12, -34),
         textcoords="offset points",
         color=COLOURS[4],
     )
-    right.set(xlabel="components kept", ylabel="variance explained, cumulated (%)")
+    right.set(xlabel=say("components kept"), ylabel=say("variance explained, cumulated (%)"))
     right.set(xlim=(0, shown + 0.5), ylim=(0, 103))
-    asked = f"({100 * variance_kept:g} % asked for)"
-    right.set_title(f"{k:,} of {len(shares):,} keep {cumulated[k - 1]:.1f} % {asked}")
+    told = "{k:,} of {all:,} keep {share:.1f} % ({asked:g} % asked for)"
+    right.set_title(say(told, k=k, all=len(shares), share=cumulated[k - 1], asked=100 * variance_kept))
     return figure
 
 
@@ -101,11 +109,12 @@ def draw_two_components(labels, scores, variance_ratio):
         marker = MARKERS[(position // len(COLOURS) + position) % len(MARKERS)] if named else "."
         axis.scatter(across[is_kind], up[is_kind], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0)
     shares = [*(100 * np.asarray(variance_ratio[:2])), 0.0]
-    axis.set(xlabel=f"first component ({shares[0]:.1f} % of variance)")
-    axis.set(ylabel=f"second component ({shares[1]:.1f} % of variance)")
-    others = f", the {LABELS_NAMED} most frequent named" if len(kinds) > LABELS_NAMED else ""
-    held = shares[0] + shares[1]
-    axis.set_title(f"Two components hold {held:.1f} % of the variance of {len(kinds)} labels{others}")
+    axis.set(xlabel=say("first component ({share:.1f} % of variance)", share=shares[0]))
+    axis.set(ylabel=say("second component ({share:.1f} % of variance)", share=shares[1]))
+    told = "Two components hold {share:.1f} % of the variance of {count} labels"
+    told = say(told, share=sum(shares[:2]), count=len(kinds))
+    others = say(", the {count} most frequent named", count=LABELS_NAMED) if len(kinds) > LABELS_NAMED else ""
+    axis.set_title(told + others)
     # Named here and not in scatter, which hides a label that begins with _ and reads $ as mathematics.
     names = [_shorten(kind) for kind in kinds[:LABELS_NAMED]]
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
@@ -122,17 +131,17 @@ def draw_accuracy(quality):
     """
     figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
     if quality.problem or not quality.rows:
-        return _say_only(figure, f"Accuracy was not measured: {quality.problem or 'the time was over'}")
+        return _say_only(figure, say("Accuracy was not measured: {why}", why=_tell_why(quality)))
     for method, name, colour, marker in METHODS:
         known = [(row.k, 100 * getattr(row, method)) for row in quality.rows if getattr(row, method) is not None]
-        axis.plot(*zip(*known, strict=True), marker=marker, color=colour, label=name) if known else None
-    baseline = 100 * quality.baseline
-    axis.axhline(baseline, color="#4D4D4D", linestyle=":", linewidth=1, label="always the most frequent label")
-    axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", linewidth=1, label="k of the variance rule")
-    axis.set(xscale="log", xlabel="components kept (the last: the features themselves)", ylim=(0, 103))
-    axis.set(ylabel=f"labels found, of {quality.tested:,} pictures kept aside (%)")
+        axis.plot(*zip(*known, strict=True), marker=marker, color=colour, label=say(name)) if known else None
+    thin, baseline = {"linewidth": 1}, 100 * quality.baseline
+    axis.axhline(baseline, color="#4D4D4D", linestyle=":", label=say("always the most frequent label"), **thin)
+    axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", label=say("k of the variance rule"), **thin)
+    axis.set(xscale="log", xlabel=say("components kept (the last: the features themselves)"), ylim=(0, 103))
+    axis.set(ylabel=say("labels found, of {count:,} pictures kept aside (%)", count=quality.tested))
     ticks = [row.k for row in quality.rows if row.k in (quality.chosen_k, quality.n_features) or row.k < 150]
-    axis.set_xticks(ticks, [f"{k:,}" for k in ticks])
+    axis.set_xticks(ticks, [say("{k:,}", k=k) for k in ticks])
     axis.minorticks_off()
     axis.legend(frameon=False, fontsize=8, loc="center right")
     axis.set_title(_tell_accuracy(quality))
@@ -143,12 +152,17 @@ def _tell_accuracy(quality):
     """Tell what the accuracies show."""
     enough, known = quality.find_enough(), {row.k: row.logistic for row in quality.rows}
     if enough is None:
-        return "The time did not suffice to compare every number of components"
-    found = f"{100 * known[enough]:.1f} % of labels found"
+        return say("The time did not suffice to compare every number of components")
+    numbers = {"enough": enough, "share": 100 * known[enough], "chosen": quality.chosen_k}
     if enough == max(known):
-        return f"Accuracy grows to the last of {enough:,} components: {found}"
-    rule = f"the variance rule keeps {quality.chosen_k:,}"
-    return f"Beyond {enough:,} components accuracy stops growing: {found}\n({rule})"
+        return say("Accuracy grows to the last of {enough:,} components: {share:.1f} % of labels found", **numbers)
+    grown = "Beyond {enough:,} components accuracy stops growing: {share:.1f} % of labels found\n"
+    return say(grown + "(the variance rule keeps {chosen:,})", **numbers)
+
+
+def _tell_why(quality):
+    """Tell why nothing was measured."""
+    return quality.problem or say("the time was over")
 
 
 @plt.rc_context(STYLE)
@@ -159,11 +173,12 @@ def draw_confusion(quality):
     """
     figure, axis = plt.subplots(figsize=(8, 6.5), layout="constrained")
     if not quality.confusion:
-        return _say_only(figure, f"Confusion was not measured: {quality.problem or 'the time was over'}")
+        return _say_only(figure, say("Confusion was not measured: {why}", why=_tell_why(quality)))
     wrong = [entry for entry in quality.confusion if entry[0] != entry[1]]
     labels = list(dict.fromkeys(label for entry in wrong for label in entry[:2]))[:LABELS_CONFUSED]
     if not wrong:
-        return _say_only(figure, f"Each of the {quality.tested:,} pictures kept aside got its own label")
+        told = say("Each of the {count:,} pictures kept aside got its own label", count=quality.tested)
+        return _say_only(figure, told)
     place = {label: number for number, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), int)
     for truth, found, count in quality.confusion:
@@ -178,10 +193,12 @@ def draw_confusion(quality):
     names = [_shorten(label) for label in labels]
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
     axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    axis.set(xlabel="label answered (pictures)", ylabel="true label (pictures)")
+    axis.set(xlabel=say("label answered (pictures)"), ylabel=say("true label (pictures)"))
     truth, found, count = wrong[0]
     asked = sum(entry[2] for entry in quality.confusion if entry[0] == truth)
-    axis.set_title(f"Most often confused: {_shorten(truth)} taken for {_shorten(found)}, {count} of {asked}")
+    names = {"truth": _shorten(truth), "found": _shorten(found)}
+    told = "Most often confused: {truth} taken for {found}, {count} of {asked}"
+    axis.set_title(say(told, count=count, asked=asked, **names))
     axis.title.set_parse_math(False)
     return figure
 
@@ -202,10 +219,13 @@ def draw_extremes(extremes, pixels):
         ends = extremes[extremes["component"] == component]
         low, high = (list(ends[ends["end"] == end].itertuples()) for end in ("low", "high"))
         for axis, entry in [*zip(row, low, strict=False), *zip(row[: -across - 1 : -1], high, strict=False)]:
-            _show_picture(axis, pixels.get(entry.path), f"{_shorten(entry.label)}\n{entry.score:+.1f}")
-        row[across].text(0.5, 0.5, f"low ← {component} → high", ha="center", va="center", fontsize=8)
-    low, high = (Counter(extremes[extremes["end"] == end].query("component == 1")["label"]) for end in ("low", "high"))
-    _title(figure, f"The first component goes from {low.most_common(1)[0][0]} to {high.most_common(1)[0][0]}")
+            text = f"{_shorten(entry.label)}\n" + say("{score:+.1f}", score=entry.score)
+            _show_picture(axis, pixels.get(entry.path), text)
+        middle = say("low ← {component} → high", component=component)
+        row[across].text(0.5, 0.5, middle, ha="center", va="center", fontsize=8)
+    first = extremes[extremes["component"] == 1].groupby("end")["label"]
+    ends = {end: Counter(labels).most_common(1)[0][0] for end, labels in first}
+    _title(figure, say("The first component goes from {low} to {high}", **ends))
     return figure
 
 
@@ -226,12 +246,13 @@ def draw_neighbours(neighbours, pixels):
         _show_picture(row[0], pixels.get(path), f"{_shorten(asked)}?", COLOURS[0])
         for axis, entry in zip(row[1:], found.itertuples(), strict=False):
             mark = "=" if entry.neighbour_label == asked else "≠"
-            text = f"{mark} {_shorten(entry.neighbour_label)}\n{entry.distance:.1f}"
+            text = f"{mark} {_shorten(entry.neighbour_label)}\n" + say("{distance:.1f}", distance=entry.distance)
             _show_picture(axis, pixels.get(entry.neighbour), text, "black" if mark == "=" else COLOURS[4])
     if not groups:
-        return _say_only(figure, "There is no other picture to compare with")
+        return _say_only(figure, say("There is no other picture to compare with"))
     same = int((neighbours["label"] == neighbours["neighbour_label"]).sum())
-    _title(figure, f"{same} of the {len(neighbours)} nearest neighbours have the label of the picture on the left")
+    told = "{same} of the {count} nearest neighbours have the label of the picture on the left"
+    _title(figure, say(told, same=same, count=len(neighbours)))
     return figure
 
 
@@ -299,6 +320,22 @@ def draw_waste(slices, wasted, shares):
     right.set_title(f"{best}: work is {computing:.0f} % of the time; {worst}: {least:.0f} %")
     right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=4)
     return figure
+
+
+def say(text, **values):
+    """Say a text in the language of the figures. values: for its fields, as str.format has them."""
+    return text.format(**values) if _french is None else french.say(_french[text], **values)
+
+
+@contextmanager
+def in_french():
+    """Draw the figures of the block in French."""
+    global _french
+    _french = yaml.safe_load(TRANSLATION.read_text(encoding="utf-8"))
+    try:
+        yield
+    finally:
+        _french = None
 
 
 def _title(figure, text):

@@ -26,6 +26,7 @@ REGULARISATION = 0.01  # of weights, where features have a variance of 1 on aver
 ITERATIONS = 25  # 50 take twice as long and move accuracies by chance: 1.7 % at most, either way
 RANK = 1e-9  # share of the first variance below which a component is rounding
 BLOCK_ROWS = 256  # pictures compared at once with all that are known
+NEIGHBOURS = "path string, label string, neighbour string, neighbour_label string, distance double"
 JOB_PROPERTIES = ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel")
 
 
@@ -336,36 +337,32 @@ def _predict_by_regression(trial, training, columns):
 
 
 def find_neighbours(projection, paths, count=5):
-    """Find the pictures nearest to some others, by Euclidean distance, compared with all.
+    """Find the pictures nearest to some others, by Euclidean distance, compared with all in one pass.
 
-    projection: DataFrame (path, label, pca). paths: of the pictures asked for. Returns a pandas DataFrame (path, label,
-    neighbour, neighbour_label, distance) of count rows a picture, fewer where there are no more pictures, the nearest
-    first; the picture itself is none. Raises ValueError for a path that is not in the projection.
+    projection: DataFrame (path, label, pca). paths: of the pictures asked for. Returns what rank_neighbours does.
+    Raises ValueError for a path that is not in the projection.
     """
     asked = projection.where(F.col("path").isin(list(paths))).select("path", "label", "pca").toPandas()
     if unknown := sorted(set(paths) - set(asked["path"])):
         raise ValueError(f"{unknown[0]} is not in the projection: give a path as its column path has it")
-    points = np.stack(asked["pca"]).astype(np.float64)
-    schema = "path string, label string, neighbour string, neighbour_label string, distance double"
-    search = partial(_search_partition, asked[["path", "label"]], points, count)
-    found = projection.select("path", "label", "pca").mapInPandas(search, schema).toPandas()
-    return found.sort_values(["path", "distance", "neighbour"]).groupby("path").head(count).reset_index(drop=True)
+    columns = projection.select("path", "label", "pca")
+    near = reduction.map_blocks(columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS).toPandas()
+    return near.sort_values(["path", "distance", "neighbour"]).groupby("path").head(count).reset_index(drop=True)
 
 
-def _search_partition(asked, points, count, batches):
-    """Find the count pictures of one partition nearest to each of the points."""
-    size = len(points)
-    best, names = np.full((size, count), np.inf), np.full((size, count, 2), "", object)
-    for batch in batches:
-        values = np.stack(batch["pca"]).astype(np.float64)
-        gaps = np.stack([np.linalg.norm(values - point, axis=1) for point in points])
-        gaps[asked["path"].to_numpy()[:, None] == batch["path"].to_numpy()] = np.inf
-        best = np.concatenate([best, gaps], axis=1)
-        batch_names = batch[["path", "label"]].to_numpy(object)
-        names = np.concatenate([names, np.broadcast_to(batch_names, (size, *batch_names.shape))], axis=1)
-        nearest = best.argsort(axis=1, kind="stable")[:, :count]
-        best = np.take_along_axis(best, nearest, axis=1)
-        names = np.take_along_axis(names, nearest[:, :, None], axis=1)
-    found = asked.loc[asked.index.repeat(best.shape[1])].reset_index(drop=True)
-    found[["neighbour", "neighbour_label"]], found["distance"] = names.reshape(-1, 2), best.ravel()
-    yield found[np.isfinite(found["distance"])]
+def rank_neighbours(asked, pictures, count=5):
+    """Rank pictures by their Euclidean distance to some others.
+
+    asked, pictures: pandas DataFrames (path, label, pca). Returns a DataFrame (path, label, neighbour, neighbour_label,
+    distance) of count rows for each asked, fewer where there are no more pictures, the nearest first; the picture
+    itself is none.
+    """
+    values, names = np.stack(pictures["pca"]).astype(np.float64), pictures["path"].to_numpy(str)
+    found = []
+    for one in asked.sort_values("path").itertuples():
+        distance = np.linalg.norm(values - one.pca, axis=1)
+        nearest = np.lexsort((names, distance))[: count + 1]
+        nearest = nearest[names[nearest] != one.path][:count]
+        near = pictures.iloc[nearest][["path", "label"]].set_axis(["neighbour", "neighbour_label"], axis=1)
+        found.append(near.assign(path=one.path, label=one.label, distance=distance[nearest]))
+    return pd.concat(found, ignore_index=True)[["path", "label", "neighbour", "neighbour_label", "distance"]]

@@ -20,6 +20,7 @@ ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put vari
 
 MOMENTS = "rows long, total binary, products binary"
 PROJECTION = "path string, label string, pca array<float>"
+EXTREMES = "component long, end string, path string, label string, score float, pca array<float>"
 BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
 
 
@@ -90,7 +91,7 @@ def _sum_moments(vectors, origin):
     def sum_partition(batches):
         rows, total, products = 0, np.zeros(size), np.zeros((size, size))
         for block in _gather_blocks(batches):
-            values = block.reshape(-1, size) - origin
+            values = block.column(0).combine_chunks().flatten().to_numpy().reshape(-1, size) - origin
             rows, total, products = rows + len(values), total + values.sum(axis=0), products + values.T @ values
         yield pa.RecordBatch.from_pydict({"rows": [rows], "total": [total.tobytes()], "products": [products.tobytes()]})
 
@@ -104,16 +105,29 @@ def _sum_moments(vectors, origin):
 
 
 def _gather_blocks(batches):
-    """Join Arrow batches of vectors, as few rows as Spark sends, into flat arrays of BLOCK_ROWS rows or more."""
+    """Join Arrow batches, of as few rows as the network sees, into Arrow tables of BLOCK_ROWS rows or more."""
     held, rows = [], 0
     for batch in batches:
-        held.append(batch.column(0).flatten().to_numpy())
+        held.append(batch)
         rows += batch.num_rows
         if rows >= BLOCK_ROWS:
-            yield np.concatenate(held)
+            yield pa.Table.from_batches(held)
             held, rows = [], 0
     if rows:
-        yield np.concatenate(held)
+        yield pa.Table.from_batches(held)
+
+
+def map_blocks(table, function, schema):
+    """Apply a function to a Spark DataFrame, pandas in and pandas out, on blocks of BLOCK_ROWS rows or more.
+
+    schema: of what it returns, as mapInPandas has it, which would call it for every 16 rows.
+    """
+
+    def apply(batches):
+        for block in _gather_blocks(batches):
+            yield pa.RecordBatch.from_pandas(function(block.to_pandas()), preserve_index=False)
+
+    return table.mapInArrow(apply, schema)
 
 
 def _fix_signs(components):
@@ -176,18 +190,28 @@ def project(table, pca):
 
 
 def find_extremes(projection, components=3, count=4):
-    """Find the pictures at both ends of the first components.
+    """Find the pictures at both ends of the first components, in one pass.
 
     projection: DataFrame (path, label, pca). Returns a pandas DataFrame (component from 1 on, end "low" or "high",
     path, label, score) of up to count rows an end, the outermost first.
     """
-    ends = []
-    for number in range(min(components, len(projection.first()["pca"]))):
-        score = F.col("pca")[number]
-        for end, order in (("low", score.asc()), ("high", score.desc())):
-            rows = projection.orderBy(order, "path").limit(count).select("path", "label", score.alias("score"))
-            ends.append(rows.toPandas().assign(component=number + 1, end=end))
-    return pd.concat(ends, ignore_index=True)
+    few = projection.select("path", "label", F.slice("pca", 1, components).alias("pca"))
+    found = map_blocks(few, lambda block: _find_ends(block, count), EXTREMES).toPandas()
+    return _find_ends(found.drop_duplicates("path"), count)
+
+
+def _find_ends(points, count):
+    """Find the count outermost of some pictures, at both ends of each component.
+
+    points: pandas DataFrame (path, label, pca). Returns a DataFrame (component, end, path, label, score, pca).
+    """
+    ends, scores = [], np.stack(points["pca"])
+    for number, score in enumerate(scores.T):
+        for end, order in (("low", score), ("high", -score)):
+            chosen = np.lexsort((points["path"].to_numpy(str), order))[:count]
+            rows = points.iloc[chosen][["path", "label", "pca"]]
+            ends.append(rows.assign(component=number + 1, end=end, score=score[chosen]))
+    return pd.concat(ends, ignore_index=True)[["component", "end", "path", "label", "score", "pca"]]
 
 
 def save_pca(spark, pca, folder, fingerprint):

@@ -20,6 +20,8 @@ from string import Formatter
 import numpy as np
 import yaml
 
+from fruits import french
+
 FOLDER = Path(__file__).parent
 
 # Okabe and Ito's colours, told apart by colour-blind readers. One colour is one thing in every diagram.
@@ -33,7 +35,6 @@ TEXT, STRONG, TITLE = 14, 16, 26  # font sizes; below 13 a projector loses the l
 PAGE, MARGIN = 960, 24
 ROW = 1.3  # from one line of text to the next, in font sizes
 CHIP = 28  # height of a box for one line
-HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 # --- Numbers and words ------------------------------------------------------------------------------------------------
 
@@ -112,19 +113,18 @@ class Words(Formatter):
     def __call__(self, key, **numbers):
         """Say the words of a key, such as words("task", number=3), with the project's numbers and these in them."""
         text = self.vformat(self.texts[key], (), self.numbers | numbers)
-        # Before high punctuation, inside quotation marks, between a number and its unit.
-        spaces = r" (?=[:;?!»%])|(?<=«) |(?<=\d) (?=[kMG]i?o\b)"
-        return re.sub(spaces, HARD_SPACE, text) if self.is_french else text
+        return french.add_spaces(text) if self.is_french else text
 
     def format_field(self, value, format_spec):
         """Write a number in the language. Two more formats: "million", and "size" for bytes (powers of ten)."""
+        write = french.write_number if self.is_french else format
         if format_spec == "size":
-            text = f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
-        elif format_spec == "million":
-            text = f"{value / 1e6:.3g}"
-        else:
-            text = format(value, format_spec).replace("%", " %")
-        return text.translate(str.maketrans({",": HARD_SPACE, ".": ",", "B": "o"})) if self.is_french else text
+            prefix, power = ("G", 1e9) if value >= 1e9 else ("M", 1e6)
+            return f"{write(value / power, '.3g')} {prefix}{'o' if self.is_french else 'B'}"
+        if format_spec == "million":
+            return write(value / 1e6, ".3g")
+        text = write(value, format_spec)
+        return text if self.is_french else text.replace("%", " %")
 
 
 # --- Shapes -----------------------------------------------------------------------------------------------------------
