@@ -7,15 +7,21 @@ HUB_PROXY := configurable-http-proxy@5.1.0
 HUB := $(if $(shell command -v npm),$(VENV)/$(HUB_PROXY))
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: run test volume-test cloud-test lab bench sample fruits-360 clean help
+.PHONY: run slides test volume-test cloud-test lab bench sample fruits-360 clean help
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## run the notebook on the sample pictures
 	mkdir -p $(RUN)
 	$(VENV)/bin/papermill notebooks/local.ipynb $(RUN)/local.ipynb -f params/local.yaml
-	@echo "executed notebook: $(RUN)/local.ipynb"
+	$(VENV)/bin/python -m fruits.pages walk $(RUN)/local.ipynb $(RUN)/local.html
+	@echo "executed notebook: $(RUN)/local.ipynb, and local.html to read in a browser"
 	@echo "report:            $(RUN)/report.json"
 	@echo "figures:           $(RUN)/figures/"
+
+slides: $(VENV)/installed-slides  ## make the French presentation of the run's results
+	test -f $(RUN)/report.json || $(MAKE) run
+	$(VENV)/bin/papermill presentation/presentation.ipynb $(RUN)/presentation.ipynb -p run_path $(RUN)
+	$(VENV)/bin/python -m fruits.pages slides $(RUN)/presentation.ipynb $(RUN)/presentation.html $(RUN)/presentation.pdf
 
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
@@ -54,7 +60,11 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(VENV)/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-data.txt
+$(VENV)/installed-slides: $(VENV)/installed requirements-slides.txt
+	$(VENV)/bin/pip install --quiet --no-deps --requirement requirements-slides.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-slides requirements-dev.txt requirements-data.txt
 	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
 	touch $@
 

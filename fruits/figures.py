@@ -111,6 +111,8 @@ def draw_two_components(labels, scores, variance_ratio):
     shares = [*(100 * np.asarray(variance_ratio[:2])), 0.0]
     axis.set(xlabel=say("first component ({share:.1f} % of variance)", share=shares[0]))
     axis.set(ylabel=say("second component ({share:.1f} % of variance)", share=shares[1]))
+    for numbers in (axis.xaxis, axis.yaxis):
+        numbers.set_major_formatter(lambda value, _: say("{value:g}", value=value).replace("-", "−"))
     told = "Two components hold {share:.1f} % of the variance of {count} labels"
     told = say(told, share=sum(shares[:2]), count=len(kinds))
     others = say(", the {count} most frequent named", count=LABELS_NAMED) if len(kinds) > LABELS_NAMED else ""
@@ -243,7 +245,7 @@ def draw_neighbours(neighbours, pixels):
         axis.axis("off")
     for row, (path, found) in zip(axes, groups, strict=False):
         asked = found.iloc[0]["label"]
-        _show_picture(row[0], pixels.get(path), f"{_shorten(asked)}?", COLOURS[0])
+        _show_picture(row[0], pixels.get(path), say("{label}?", label=_shorten(asked)), COLOURS[0])
         for axis, entry in zip(row[1:], found.itertuples(), strict=False):
             mark = "=" if entry.neighbour_label == asked else "≠"
             text = f"{mark} {_shorten(entry.neighbour_label)}\n" + say("{distance:.1f}", distance=entry.distance)

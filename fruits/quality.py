@@ -137,25 +137,27 @@ def load(folder):
     return Quality(**values | {"rows": rows, "confusion": confusion})
 
 
-def split_pictures(table, seed, test_share=0.25):
-    """Split pictures in two: (training, test) DataFrames, whatever the partitions.
+def draw_sample(table, seed, test_share=0.25, max_pictures=4000):
+    """Draw pictures, and part them in those to learn from and those to test: (DataFrame with part, how it was made).
 
-    table: DataFrame with a path. Where every picture lies below a folder Training or Test, these are the parts; else
-    a part of test_share is drawn by a hash of path and seed.
+    table: DataFrame with a path and a label. Where every picture lies below a folder Training or Test, these are the
+    parts; else each label gives its share to the test, and where it has 2 pictures or more, both parts one at least.
+    No more than max_pictures are drawn, of each label and part the same share, and one of each if that many may be.
+    The same seed draws the same pictures, however Spark cuts the table.
     """
-    marked, _ = _mark_parts(table, seed, test_share)
-    return tuple(marked.where(F.col("part") == part).drop("part") for part in ("Training", "Test"))
-
-
-def _mark_parts(table, seed, test_share):
-    """Add the column part, Training or Test: (DataFrame, how it was made)."""
+    names = table.select("path", "label")
     # The last such folder above that of the label: pictures may well lie in somebody's /data/Test/.
     folder = F.regexp_extract("path", r".*/(Training|Test)/.*/", 1)
-    if {row[0] for row in table.select(folder).distinct().collect()} == {"Training", "Test"}:
-        return table.withColumn("part", folder), "folders Training and Test"
-    drawn = F.pmod(_draw_lot(seed), F.lit(10_000)) < 10_000 * test_share
-    part = F.when(drawn, "Test").otherwise("Training")
-    return table.withColumn("part", part), f"{100 * test_share:g} % of the pictures drawn to test"
+    if {row[0] for row in names.select(folder).distinct().collect()} == {"Training", "Test"}:
+        names, how = names.withColumn("part", folder), "folders Training and Test"
+    else:
+        size = F.count("*").over(Window.partitionBy("label"))
+        tested = F.least(F.greatest(F.round(size * test_share), F.lit(1)), size - 1)
+        part = F.when(_place(seed, "label") <= tested, "Test").otherwise("Training")
+        names, how = names.withColumn("part", part), f"{100 * test_share:g} % of each label's pictures drawn to test"
+    share = (_place(seed, "label", "part") - 1) / F.count("*").over(Window.partitionBy("label", "part"))
+    drawn = names.withColumn("share", share).orderBy("share", _draw_lot(seed), "path").limit(max_pictures)
+    return table.join(F.broadcast(drawn.select("path", "part")), "path"), how
 
 
 def _draw_lot(seed):
@@ -163,13 +165,9 @@ def _draw_lot(seed):
     return F.xxhash64(F.substring_index("path", "/", -2), F.lit(seed))
 
 
-def _sample_pictures(marked, seed, max_pictures):
-    """Keep max_pictures at most, in each label and part the same share, and one of each if that many may be kept."""
-    lot = _draw_lot(seed)
-    group = Window.partitionBy("label", "part")
-    place = (F.row_number().over(group.orderBy(lot, "path")) - 1) / F.count("*").over(group)
-    kept = marked.select("path", place.alias("place")).orderBy("place", lot, "path").limit(max_pictures)
-    return marked.join(F.broadcast(kept.select("path")), "path", "left_semi")
+def _place(seed, *columns):
+    """Number the pictures of a group from 1 on, in the order of their lots."""
+    return F.row_number().over(Window.partitionBy(*columns).orderBy(_draw_lot(seed), "path"))
 
 
 def measure(table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=4000, max_seconds=60):
@@ -185,11 +183,9 @@ def measure(table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=
         quality.pictures, quality.problem = table.count(), "it was switched off (quality_seconds is 0)"
         return quality
     with _bound_time(spark, max_seconds) as over:
-        marked, quality.split = _mark_parts(table.select("path", "label", "features"), seed, test_share)
-        quality.pictures = table.count()
-        if quality.pictures > max_pictures:
-            marked = _sample_pictures(marked, seed, max_pictures)
-        sample = marked.persist(StorageLevel.MEMORY_AND_DISK)
+        quality.pictures, columns = table.count(), table.select("path", "label", "features")
+        sample, quality.split = draw_sample(columns, seed, test_share, max_pictures)
+        sample = sample.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             _judge(sample, quality, {*counts, chosen_k}, over)
         finally:

@@ -1,9 +1,16 @@
 """Figures: titles that say what is found, axes with units, labels as they are written, files that open."""
 
+import ast
+import re
+from pathlib import Path
+from string import Formatter
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from matplotlib.text import Text
 from PIL import Image
 
 from fruits import figures, images, quality, reduction
@@ -280,3 +287,42 @@ def test_drawing_leaves_the_style_of_matplotlib_as_it_was():
     before = dict(plt.rcParams)
     draw_points(["Fig"])
     assert dict(plt.rcParams) == before
+
+
+# --- In French --------------------------------------------------------------------------------------------------------
+
+
+def find_said():
+    """Find the texts that the code says: those of say, and those kept in names or tables before."""
+    tree = ast.parse(Path(figures.__file__).read_text(encoding="utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_every_text_has_its_french_with_the_same_numbers_in_it():
+    french = yaml.safe_load(figures.TRANSLATION.read_text(encoding="utf-8"))
+    for english, text in french.items():
+        fields = [sorted(field for _, field, *_ in Formatter().parse(one) if field) for one in (english, text)]
+        assert fields[0] == fields[1], english
+    assert {text for text in french if not any(text.endswith(said) for said in find_said())} == set()
+
+
+@pytest.mark.parametrize("name", ["variance", "two components", "accuracy", "confusion", "neighbours", "extremes"])
+def test_a_figure_is_drawn_in_french_and_the_next_one_in_english_again(name):
+    measured = quality.Quality(3, 5, tested=1234, baseline=0.25, rows=[quality.Accuracy(3, 0.875, 0.5)])
+    measured.confusion = [("Pomme", "Poire", 2), ("Pomme", "Pomme", 8)]
+    near = {"path": ["a"], "label": ["Pomme"], "neighbour": ["b"], "neighbour_label": ["Poire"], "distance": [1.5]}
+    ends = {"component": [1, 1], "end": ["low", "high"], "path": ["a", "b"], "label": ["x", "y"], "score": [-1.5, 2.5]}
+    draw, said = {
+        "variance": (lambda: figures.draw_variance(make_pca([0.8, 0.15, 0.05]), 2, 0.95), "variance expliquée (%)"),
+        "two components": (lambda: draw_points(["Pomme", "Poire"]), "première composante (50,0\xa0% de la variance)"),
+        "accuracy": (lambda: figures.draw_accuracy(measured), "sur 1\xa0234\xa0images mises de côté"),
+        "confusion": (lambda: figures.draw_confusion(measured), "Pomme pris pour Poire, 2 sur 10"),
+        "neighbours": (lambda: figures.draw_neighbours(pd.DataFrame(near), {}), "≠ Poire\n1,5"),
+        "extremes": (lambda: figures.draw_extremes(pd.DataFrame(ends), {}), "−1,5"),
+    }[name]
+    with figures.in_french():
+        french = " ".join(text.get_text() for text in draw().findobj(Text))
+    english = " ".join(text.get_text() for text in draw().findobj(Text))
+    assert said in french
+    assert said not in english
+    assert not re.search(r"\b(the|of|components?|pictures?)\b|\d\.\d", french)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import functions as F
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, recall_score
@@ -48,7 +49,7 @@ def measured(spark, rows):
 def split(spark, rows):
     """Vectors and labels of both parts: (training X, training y, test X, test y)."""
     found = []
-    for part in quality.split_pictures(make_table(spark, rows), seed=1):
+    for part in split_pictures(make_table(spark, rows), seed=1):
         pictures = part.toPandas().sort_values("path")
         found += [np.float64(np.stack(pictures["features"])), pictures["label"].to_numpy(str)]
     return found
@@ -64,20 +65,35 @@ def find_row(measured, k):
     return next(row for row in measured.rows if row.k == k)
 
 
+def split_pictures(table, seed, **options):
+    """Split a table as measure does: (training, test) DataFrames."""
+    sample, _ = quality.draw_sample(table, seed, **options)
+    return [sample.where(F.col("part") == part).drop("part") for part in ("Training", "Test")]
+
+
 def list_paths(table):
     return {row.path for row in table.select("path").collect()}
 
 
 def test_the_parts_are_those_of_the_seed_whatever_the_partitions(spark, rows):
     table = make_table(spark, rows)
-    training, test = (list_paths(part) for part in quality.split_pictures(table, 1))
+    training, test = (list_paths(part) for part in split_pictures(table, 1))
     assert training | test == {path for path, _, _ in rows}
     assert not training & test
-    assert 0.15 < len(test) / len(rows) < 0.35
-    again = quality.split_pictures(make_table(spark, rows[::-1], 7), 1)
+    assert {label: sum(f"/{label}/" in path for path in test) for label in LABELS} == dict.fromkeys(LABELS, 13)  # 12.5
+    again = split_pictures(make_table(spark, rows[::-1], 7), 1)
     assert [list_paths(part) for part in again] == [training, test]
-    assert list_paths(quality.split_pictures(table, 2)[1]) != test
-    assert list_paths(quality.split_pictures(table, 1, test_share=0)[1]) == set()
+    assert list_paths(split_pictures(table, 2)[1]) != test
+
+
+def test_every_label_of_two_pictures_or_more_is_in_both_parts(spark):
+    sizes = {"one": 1, "two": 2, "three": 3, "ten": 10, "hundred": 100}
+    rows = [(f"file:/f/{label}/{i}.jpg", label, [1.0]) for label, size in sizes.items() for i in range(size)]
+    sample, how = quality.draw_sample(make_table(spark, rows), 3)
+    tested = {row.label: row["count"] for row in sample.where("part = 'Test'").groupBy("label").count().collect()}
+    assert tested == {"two": 1, "three": 1, "ten": 3, "hundred": 25}
+    assert sample.count() == 116
+    assert how == "25 % of each label's pictures drawn to test"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +106,7 @@ def test_the_parts_are_those_of_the_seed_whatever_the_partitions(spark, rows):
 )
 def test_folders_training_and_test_are_the_parts(spark, paths, test):
     table = make_table(spark, [(path, "Kiwi", [1.0]) for path in paths])
-    training, held = quality.split_pictures(table, 0)
+    training, held = split_pictures(table, 0)
     assert (list_paths(held), list_paths(training)) == (set(test), set(paths) - set(test))
     assert training.columns == table.columns
     assert quality.measure(table, 0, 1).split == "folders Training and Test"
@@ -106,9 +122,9 @@ def test_folders_training_and_test_are_the_parts(spark, paths, test):
     ids=["one of them only", "as labels", "beside others"],
 )
 def test_other_folders_of_that_name_are_no_parts(spark, paths):
-    training, test = quality.split_pictures(make_table(spark, [(path, "Kiwi", [1.0]) for path in paths]), 0)
+    training, test = split_pictures(make_table(spark, [(path, "Kiwi", [1.0]) for path in paths]), 0)
     assert 0 < test.count() < training.count()
-    assert quality._mark_parts(training, 0, 0.25)[1] == "25 % of the pictures drawn to test"
+    assert quality.draw_sample(training, 0)[1] == "25 % of each label's pictures drawn to test"
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 12])
@@ -167,7 +183,7 @@ def test_the_baseline_is_the_label_most_frequent_in_training(measured, split):
 
 def test_nothing_of_the_test_part_is_used_to_fit(spark, rows, measured, monkeypatch):
     table = make_table(spark, rows)
-    test = list_paths(quality.split_pictures(table, 1)[1])
+    test = list_paths(split_pictures(table, 1)[1])
     seen, fit_pca, make = [], quality.reduction.fit_pca, quality._make_training_table
 
     def note_pictures(training):
@@ -195,16 +211,16 @@ def test_labels_drawn_by_lot_are_found_no_better_than_by_lot(spark):
 
 def test_a_cap_keeps_labels_in_proportion_and_is_that_of_the_seed(spark):
     rows = draw_rows(["Apple"], each=300) + draw_rows(["Kiwi"], each=60) + draw_rows(["Rare"], each=12)
-    marked = quality._mark_parts(make_table(spark, rows), 1, 0.25)[0]
-    sample = quality._sample_pictures(marked, 1, 62).toPandas()
+    table = make_table(spark, rows)
+    whole, sample = (quality.draw_sample(table, 1, max_pictures=most)[0].toPandas() for most in (400, 62))
     assert len(sample) == 62
-    shares = sample.groupby(["label", "part"]).size() / marked.toPandas().groupby(["label", "part"]).size()
+    shares = sample.groupby(["label", "part"]).size() / whole.groupby(["label", "part"]).size()
     large = shares["Apple"].tolist() + [shares["Kiwi", "Training"]]
     np.testing.assert_allclose(large, 62 / 372, rtol=0.25)
     assert set(sample.loc[sample["label"] == "Rare", "part"]) == {"Training", "Test"}
-    again = quality._sample_pictures(marked.repartition(7), 1, 62).toPandas()
+    again = quality.draw_sample(table.repartition(7), 1, max_pictures=62)[0].toPandas()
     assert set(again["path"]) == set(sample["path"])
-    other = quality._sample_pictures(marked, 2, 62).toPandas()
+    other = quality.draw_sample(table, 2, max_pictures=62)[0].toPandas()
     assert set(other["path"]) != set(sample["path"])
 
 

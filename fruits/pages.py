@@ -1,8 +1,9 @@
-"""From the presentation, executed on a run's folder, to one HTML page of slides and a PDF.
+"""Executed notebooks as HTML pages that ask nothing of the network: the walk as it is, the presentation as slides.
 
-Usage: python -m fruits.slides EXECUTED.ipynb PAGE.html [--pdf PAGE.pdf]
+Usage: python -m fruits.pages walk EXECUTED.ipynb PAGE.html
+       python -m fruits.pages slides EXECUTED.ipynb PAGE.html PAGE.pdf
 
-The page holds reveal.js, style and figures, and asks nothing of the network. The PDF is printed by Chromium.
+The slides hold reveal.js, their style and their figures. The PDF is printed by Chromium.
 """
 
 import argparse
@@ -10,14 +11,13 @@ import ast
 import json
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+from IPython.display import SVG
 from nbconvert.exporters import HTMLExporter
 
 from fruits import images, storage
@@ -25,19 +25,24 @@ from fruits import images, storage
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "presentation" / "slides.html.j2"
 REVEAL = "sphinx_revealjs/_static/revealjs"  # in the package sphinx-revealjs, which carries reveal.js
+# nbconvert's page as JupyterLab shows it, without what it fetches: the walk holds no formula, widget or chart in text.
+WALK = "{% extends 'lab/index.html.j2' %}" + "".join(
+    f"{{% block {name} %}}{{% endblock %}}"
+    for name in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+)
+TITLE_HEIGHT = 54  # pixels of a diagram
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-PRINTING_SECONDS = 120
 
 
-class SlidesError(Exception):
-    """What keeps the slides from being made, for a person to read."""
+class PagesError(Exception):
+    """What keeps a page from being made, for a person to read."""
 
 
 def read_report(folder):
-    """Read what a run reported. Raises SlidesError where the folder holds no report."""
+    """Read what a run reported. Raises PagesError where the folder holds no report."""
     path = f"{folder}/report.json"
     if not storage.is_file(path):
-        raise SlidesError(f"{path} is not there: give the output_path of a run that has ended to run_path (make run)")
+        raise PagesError(f"{path} is not there: give the output_path of a run that has ended to run_path (make run)")
     return json.loads(storage.read_bytes(path))
 
 
@@ -49,7 +54,7 @@ def read_table(heading, number=0):
     section = _read_section(heading)
     tables = re.findall(r"(?:^\|.*\n)+", section, re.M)
     if number >= len(tables):
-        raise SlidesError(f"README.fr.md has {len(tables)} table(s) below {heading!r}: number {number} is not there")
+        raise PagesError(f"README.fr.md has {len(tables)} table(s) below {heading!r}: number {number} is not there")
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in tables[number].splitlines())
     return pd.DataFrame(rows, columns=header)
 
@@ -71,7 +76,7 @@ def _read_section(heading):
     text = (ROOT / "README.fr.md").read_text(encoding="utf-8")
     found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.M | re.S)
     if not found:
-        raise SlidesError(f"README.fr.md has no section {heading!r}")
+        raise PagesError(f"README.fr.md has no section {heading!r}")
     return re.sub(r"^```.*?^```\n", "", found[1], flags=re.M | re.S)
 
 
@@ -99,8 +104,21 @@ def read_parameters(notebook):
     return {name: values[name] for name in names}
 
 
-def render(notebook, page):
-    """Render an executed presentation as one HTML page.
+def show_diagram(name):
+    """Show a diagram in French, without its title, which is the slide's: an SVG."""
+    text = (ROOT / "images-cours" / f"{name}.fr.svg").read_text(encoding="utf-8")
+    height = int(re.search(r'viewBox="0 0 960 (\d+)"', text)[1]) - TITLE_HEIGHT
+    return SVG(text.replace(f'viewBox="0 0 960 {height + TITLE_HEIGHT}"', f'viewBox="0 {TITLE_HEIGHT} 960 {height}"'))
+
+
+def render_walk(notebook, page):
+    """Render an executed notebook as one HTML page. notebook, page: files."""
+    html, _ = HTMLExporter(raw_template=WALK).from_notebook_node(nbformat.read(notebook, as_version=4))
+    Path(page).write_text(html, encoding="utf-8")
+
+
+def render_slides(notebook, page):
+    """Render an executed presentation as one HTML page of slides.
 
     notebook, page: files. Each cell whose slide_type is slide begins a slide, as nbconvert and JupyterLab have it.
     """
@@ -113,37 +131,52 @@ def render(notebook, page):
 
 
 def print_pdf(page, pdf):
-    """Print a page of slides as PDF, a slide a page. Raises SlidesError where there is no browser, or it fails."""
+    """Print a page of slides as PDF, a slide a page. Raises PagesError where there is no browser, or it fails."""
+    from playwright.sync_api import Error, sync_playwright
+
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise SlidesError(
+        raise PagesError(
             f"no browser to print the PDF with: install Chromium (apt-get install chromium), or open {page} "
             f"in any browser, add ?print-pdf to its address and print it into a file"
         )
-    Path(pdf).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as profile:  # a browser that is open already would answer in its own window
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
-        address = f"{Path(page).resolve().as_uri()}?print-pdf"
-        options += [f"--user-data-dir={profile}", "--virtual-time-budget=20000", f"--print-to-pdf={pdf}"]
-        done = subprocess.run([browser, *options, address], capture_output=True, text=True, timeout=PRINTING_SECONDS)
-    if done.returncode or not Path(pdf).is_file():
-        raise SlidesError(f"{browser} printed no PDF: {done.stderr.strip()[-500:]}")
+    try:
+        with sync_playwright() as playwright:
+            window = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])  # our own page only
+            tab = window.new_page()
+            tab.goto(f"{Path(page).resolve().as_uri()}?print-pdf")
+            tab.wait_for_function("Reveal.isReady() && document.querySelectorAll('.pdf-page').length > 0")
+            tab.pdf(path=pdf, prefer_css_page_size=True, print_background=True)
+            window.close()
+    except Error as error:
+        raise PagesError(f"{browser} printed no PDF: {error}") from error
+
+
+def read_options(arguments=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind, text in (("walk", "the notebook as a page"), ("slides", "the presentation as slides and PDF")):
+        command = kinds.add_parser(kind, help=text)
+        command.add_argument("notebook", type=Path, help="executed by papermill")
+        command.add_argument("page", type=Path, help="HTML file to write")
+        if kind == "slides":
+            command.add_argument("pdf", type=Path, help="PDF file to write")
+    return parser.parse_args(arguments)
 
 
 def main():
     """Run the command: 0 when all was made, 1 with the reason where not."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("notebook", type=Path, help="the presentation, executed by papermill")
-    parser.add_argument("page", type=Path, help="HTML file to write")
-    parser.add_argument("--pdf", type=Path, help="PDF file to write")
-    options = parser.parse_args()
+    options = read_options()
     try:
-        render(options.notebook, options.page)
-        print(f"slides: {options.page} (S: notes, F: full screen, ?: other keys)")
-        if options.pdf:
-            print_pdf(options.page, options.pdf)
-            print(f"PDF:    {options.pdf}")
-    except (SlidesError, OSError, subprocess.TimeoutExpired) as error:
+        if options.kind == "walk":
+            render_walk(options.notebook, options.page)
+            return 0
+        render_slides(options.notebook, options.page)
+        print(f"slides: {options.page} (arrows: move, S: notes, F: full screen, ?: other keys)")
+        print_pdf(options.page, options.pdf)
+        print(f"PDF:    {options.pdf}")
+    except (PagesError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
