@@ -142,7 +142,8 @@ def draw_accuracy(quality):
     axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", label=say("k of the variance rule"), **thin)
     axis.set(xscale="log", xlabel=say("components kept (the last: the features themselves)"), ylim=(0, 103))
     axis.set(ylabel=say("labels found, of {count:,} pictures kept aside (%)", count=quality.tested))
-    ticks = [row.k for row in quality.rows if row.k in (quality.chosen_k, quality.n_features) or row.k < 150]
+    # A number that would stand on that of the choice is left out.
+    ticks = [row.k for row in quality.rows if row.k == quality.chosen_k or abs(np.log10(row.k / quality.chosen_k)) > 0.1]
     axis.set_xticks(ticks, [say("{k:,}", k=k) for k in ticks])
     axis.minorticks_off()
     axis.legend(frameon=False, fontsize=8, loc="center right")
@@ -195,7 +196,9 @@ def draw_confusion(quality):
     names = [_shorten(label) for label in labels]
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
     axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    axis.set(xlabel=say("label answered (pictures)"), ylabel=say("true label (pictures)"))
+    judges = {method: say(name) for method, name, *_ in METHODS}
+    axis.set(xlabel=say("label answered by {judge} (pictures)", judge=judges.get(quality.judge, quality.judge)))
+    axis.set(ylabel=say("true label (pictures), the {count} most confused", count=len(labels)))
     truth, found, count = wrong[0]
     asked = sum(entry[2] for entry in quality.confusion if entry[0] == truth)
     names = {"truth": _shorten(truth), "found": _shorten(found)}

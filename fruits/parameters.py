@@ -76,6 +76,11 @@ def _complain_together(values):
             f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run replaces: "
             f"set output_path elsewhere"
         )
+    if saved and values.get("max_components"):
+        return (
+            f"max_components {values['max_components']} has no effect on pca_model {saved!r}, which brings its own "
+            f"components: leave one of them out"
+        )
     if _lies_in(output, pictures):
         return (
             f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "

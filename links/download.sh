@@ -36,7 +36,7 @@ if [[ ! -d $pictures ]]; then
 fi
 
 [[ -d $pictures ]] || fail "downloaded, but there is no $pictures. Found in data/: $(cd data && echo */ */*/)" \
-    "set images_path in $PARAMS to the folder of these that holds one folder for each label"
+    "set images_path in $PARAMS to the folder of these that holds Training and Test"
 count=$(find "$pictures" -name '*.jpg' | wc -l)
 ((count > 0)) || fail "no .jpg below $pictures: delete it and try again"
 echo "$count pictures in $pictures; go on with:"

@@ -190,6 +190,11 @@ def test_a_saved_pca_that_the_run_would_delete_is_refused(right, tmp_path, outpu
     assert re.match(r"pca_model .* lies inside output_path .* replaces: set output_path elsewhere", complaint)
 
 
+def test_a_saved_pca_and_a_limit_to_its_components_are_refused_together(right, tmp_path):
+    (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", "max_components": 8})
+    assert re.match(r"max_components 8 has no effect on pca_model .*: leave one of them out", complaint)
+
+
 @pytest.mark.parametrize("name", ["images_path", "output_path", "weights", "pca_model"])
 @pytest.mark.parametrize("path", ["data/[1]", "data/*.jpg"])
 def test_a_path_that_spark_reads_as_a_pattern_is_refused_under_its_name(right, name, path):
