@@ -142,8 +142,8 @@ def draw_accuracy(quality):
     axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", label=say("k of the variance rule"), **thin)
     axis.set(xscale="log", xlabel=say("components kept (the last: the features themselves)"), ylim=(0, 103))
     axis.set(ylabel=say("labels found, of {count:,} pictures kept aside (%)", count=quality.tested))
-    # A number that would stand on that of the choice is left out.
-    ticks = [row.k for row in quality.rows if row.k == quality.chosen_k or abs(np.log10(row.k / quality.chosen_k)) > 0.1]
+    chosen = quality.chosen_k  # a number that would stand on its own is left out
+    ticks = [row.k for row in quality.rows if row.k == chosen or abs(np.log10(row.k / chosen)) > 0.1]
     axis.set_xticks(ticks, [say("{k:,}", k=k) for k in ticks])
     axis.minorticks_off()
     axis.legend(frameon=False, fontsize=8, loc="center right")
