@@ -1,6 +1,6 @@
 """An EMR cluster in one stack of CloudFormation: brought up, given files and work, brought down, in the European Union.
 
-Usage, to clean up: python -m fruits.cluster STACK --region REGION [--delete-bucket] [--dry-run]
+Usage, to clean up: python -m fruits.cluster STACK --region REGION [--delete-bucket BUCKET] [--dry-run]
 """
 
 import argparse
@@ -16,15 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from types import SimpleNamespace
 
 import boto3
 import jmespath
 from boto3.s3.transfer import TransferConfig
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from packaging import tags
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from fruits import regions, storage
 
@@ -32,6 +32,7 @@ TAG = "fruits-stack"  # CloudFormation passes it on to what the stack creates, a
 HEARTBEAT = 60  # seconds without news after which a wait says that it still waits
 SECONDS_BETWEEN_LINES = 10  # while uploading
 LOOKS_FOR_LOG = 24  # EMR copies logs to S3 every 5 minutes: at 15 s a look, 6 minutes
+LOOKS_FOR_END = 40  # disks and endpoints go some minutes after their cluster: at 15 s a look, 10 minutes
 ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]  # states of a cluster that costs
 
 # Dollars an hour of an .xlarge (4 vCPU, 2 cores) of these families; half and double sizes cost half and double.
@@ -53,11 +54,13 @@ DISK_HOUR = 0.012  # about 100 GB for each machine
 ENDPOINTS_HOUR = 0.044  # the private network's four interface endpoints
 KEPT_MONTH = 1.40  # the key of the disks and the hub's password, which stay with the stack
 STORAGE_MONTH = 0.024  # for each GB on S3
-REQUESTS_PICTURE = 0.0000061  # S3: one to upload a picture (5.3 millionths), two to read it (0.4 each)
 START_HOURS = 0.25  # to start and to stop, which is paid too: a guess, no cluster was timed
 
+PYTHON, GLIBC_MINOR = (3, 11), 34  # of the machines: bootstrap-emr.sh's Python, Amazon Linux 2023's glibc 2.34
 ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster come and go
-RESTING = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+NEVER_CREATED = "ROLLBACK_COMPLETE"  # state of a stack whose creation failed: it holds nothing, and takes no update
+RESTING = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "DELETE_COMPLETE", NEVER_CREATED)
+SET_FOR_A_RUN = ("images_path", "output_path", "spark_master")  # parameters of cloud.ipynb that nobody gives
 SHOWN_ALIKE = 10  # calls of one operation in a row
 SHORT = reprlib.Repr()  # how a call is shown
 SHORT.maxdict = SHORT.maxlist = 20
@@ -95,7 +98,7 @@ REMEDIES = {  # by AWS's error code: what to do
     "AlreadyExists": "delete what has this name, or choose another stack_name",
     "ExpiredToken": "sign in again, for instance with `aws sso login`",
     "InvalidClientTokenId": "check the credentials, and that the account has this region switched on",
-    "NoSuchBucket": "it was deleted by hand: clean up with --delete-bucket and start again from the first cell",
+    "NoSuchBucket": "deleted by hand: clean up with --delete-bucket and its name, then start from the first cell",
     "UnrecognizedClientException": "check the credentials, and that the account has this region switched on",
 }
 
@@ -118,17 +121,14 @@ def count_cores(instance_type):
     return 2 * XLARGES[size]
 
 
-def estimate_cost(region, primary_type, worker_type, workers, pictures, pictures_per_second_per_core):
-    """Estimate what a run costs: SimpleNamespace with per_hour (dollars), hours, requests (dollars), total (dollars).
+def price_hour(region, primary_type, worker_type, workers):
+    """Say what a cluster costs an hour, in dollars: machines, EMR, disks, network.
 
     workers: machines that featurize, beside the primary one. Spot machines count as dear as others: an upper limit.
     """
     xlarge = EC2_XLARGE_HOUR[region] + EMR_XLARGE_HOUR
-    cores = workers * count_cores(worker_type)
-    per_hour = (count_cores(primary_type) + cores) / 2 * xlarge + (1 + workers) * DISK_HOUR + ENDPOINTS_HOUR
-    hours = START_HOURS + pictures / (pictures_per_second_per_core * cores) / 3600
-    requests = pictures * REQUESTS_PICTURE
-    return SimpleNamespace(per_hour=per_hour, hours=hours, requests=requests, total=per_hour * hours + requests)
+    cores = count_cores(primary_type) + workers * count_cores(worker_type)
+    return cores / 2 * xlarge + (1 + workers) * DISK_HOUR + ENDPOINTS_HOUR
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
@@ -159,20 +159,50 @@ def list_pins():
     return {(canonicalize_name(one.name), str(one.specifier)[2:]): f"{one.name}{one.specifier}" for one in pins}
 
 
+def list_tags():
+    """List the tags of wheels that pip takes on the cluster's machines: Python, ABI and system."""
+    systems = [f"manylinux_2_{minor}" for minor in range(5, GLIBC_MINOR + 1)]
+    systems += ["manylinux1", "manylinux2010", "manylinux2014", "linux"]  # the last is of those compiled here
+    platforms = [f"{system}_x86_64" for system in systems]
+    return {*tags.cpython_tags(PYTHON, platforms=platforms), *tags.compatible_tags(PYTHON, "cp311", platforms)}
+
+
 def find_wheels(folder):
-    """Find the wheels of a folder: {(package, version): path}."""
-    named = {path: parse_wheel_filename(path.name) for path in Path(folder).glob("*.whl")}
-    return {(name, str(version)): path for path, (name, version, *_) in named.items()}
+    """Find the wheels of a folder: those that the cluster can install, and the others, {(package, version): path} each.
+
+    Raises CloudError for a file that is not named as a wheel.
+    """
+    known, right, wrong = list_tags(), {}, {}
+    for path in sorted(Path(folder).glob("*.whl")):
+        try:
+            name, version, _, found = parse_wheel_filename(path.name)
+        except InvalidWheelFilename as error:
+            raise CloudError(f"{path}: {error}, expected such as numpy-1.26.4-cp311-...whl: delete it") from None
+        (right if found & known else wrong)[name, str(version)] = path
+    return right, wrong
 
 
 def gather_wheels(folder):
     """Gather the wheels that the cluster installs; PyPI gives those of the pinned versions that the folder lacks.
 
     Returns {key in the bucket: path here}. Needs Linux, as the cluster has, and libkrb5-dev with gcc, since two
-    packages must be compiled. Raises CloudError where one cannot be had.
+    packages must be compiled. Raises CloudError where one cannot be had, or is for another system or Python.
     """
     pins = list_pins()
-    if missing := [requirement for pin, requirement in pins.items() if pin not in find_wheels(folder)]:
+    fetch_wheels(folder, [requirement for pin, requirement in pins.items() if pin not in find_wheels(folder)[0]])
+    right, wrong = find_wheels(folder)
+    if missing := [pin for pin in pins if pin not in right]:
+        named = ", ".join(wrong[pin].name if pin in wrong else f"no wheel of {pins[pin]}" for pin in missing)
+        raise CloudError(
+            f"found {named} in {folder}, expected wheels for the cluster's Python 3.11 on Linux x86_64 with glibc "
+            f"2.{GLIBC_MINOR}: gather them on such a machine, or put right ones there by hand"
+        )
+    return {f"project/wheels/{path.name}": path for pin, path in right.items() if pin in pins}
+
+
+def fetch_wheels(folder, missing):
+    """Fetch wheels into a folder, or compile them. missing: list of requirements. Raises CloudError where pip fails."""
+    if missing:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, *missing]
         answer = subprocess.run(command, capture_output=True, text=True)
         if answer.returncode:
@@ -180,7 +210,6 @@ def gather_wheels(folder):
                 f"{len(missing)} wheels are missing in {folder} and cannot be gathered: {answer.stderr.strip()}\n"
                 f"do it on Linux with Python 3.11, libkrb5-dev and gcc, or put them there by hand: {', '.join(missing)}"
             )
-    return {f"project/wheels/{path.name}": path for pin, path in find_wheels(folder).items() if pin in pins}
 
 
 def list_pictures(folder):
@@ -207,6 +236,7 @@ class Stack:
         self.session, self.clients = boto3.Session(region_name=region), {}
         self.rehearsal = Rehearsal(self.session, name) if dry_run else None
         self.may_cost = False  # from the first call that creates something
+        self.bucket = None  # its name, once the account is known
         self.clean_command = f"python -m fruits.cluster {name} --region {region}"
 
     def client(self, service):
@@ -240,7 +270,8 @@ class Stack:
             except Exception as failure:
                 lines.append(f"tearing the cluster down failed too, IT MAY STILL COST: {explain(failure)}")
         if self.may_cost:
-            lines.append(f"to clean up: {self.clean_command} (with --delete-bucket, also what the bucket holds)")
+            option = f"--delete-bucket {self.bucket or 'BUCKET'}"
+            lines.append(f"to clean up: {self.clean_command} (with {option}, also what the bucket holds)")
         return "\n".join(lines)
 
     def describe(self):
@@ -268,15 +299,20 @@ class Stack:
         }
         self.may_cost = True
         try:
-            cloudformation.create_stack(**request, OnFailure="DELETE")
+            cloudformation.create_stack(**request)
         except cloudformation.exceptions.AlreadyExistsException:
-            self._update(request)
+            self._replace_or_update(request)
         return self._wait()
 
-    def _update(self, request):
-        """Ask for an update of the stack; one that changes nothing is none."""
+    def _replace_or_update(self, request):
+        """Ask for an update of the stack there is; one that changes nothing is none. One never created is replaced."""
+        cloudformation = self.client("cloudformation")
+        if self.describe()["StackStatus"] == NEVER_CREATED:
+            self.delete()
+            cloudformation.create_stack(**request)
+            return
         try:
-            self.client("cloudformation").update_stack(**request)
+            cloudformation.update_stack(**request)
         except ClientError as error:
             if "No updates are to be performed" not in str(error):
                 raise
@@ -419,7 +455,7 @@ class Stack:
         if stack and stack["StackStatus"].endswith("IN_PROGRESS"):
             self._wait(RESTING, stack["StackId"])
             stack = self.describe()
-        if not is_enabled(stack):
+        if not is_enabled(stack) or stack["StackStatus"] == NEVER_CREATED:
             return
         kept = [parameter["ParameterKey"] for parameter in stack["Parameters"] if parameter["ParameterKey"] != ENABLED]
         values = [{"ParameterKey": name, "UsePreviousValue": True} for name in kept]
@@ -440,10 +476,27 @@ class Stack:
             self.delete_objects(bucket)
             self.client("s3").delete_bucket(Bucket=bucket)
 
+    def name_bucket(self):
+        """Give the name that the bucket has, or would have, in the caller's account."""
+        if self.bucket is None:
+            account = self.client("sts").get_caller_identity()["Account"]
+            self.bucket = f"{self.name}-{account}-{self.region}"  # as in emr-cluster.yaml
+        return self.bucket
+
+    def confirm_deletion(self, named):
+        """Check that who wants the bucket deleted has named it, which no slip of the hand does. named: "" for nobody.
+
+        Raises CloudError where it is another name. A rehearsal, which knows no account, takes any.
+        """
+        if named and not self.rehearsal and named != self.name_bucket():
+            raise CloudError(
+                f"the bucket to delete is given as {named!r}, expected {self.name_bucket()!r}: deleting it takes "
+                f"pictures and results along for good; give this name to confirm, or none to keep it"
+            )
+
     def find_bucket(self):
         """Find the bucket's name, also where the stack is gone and has left it; None where there is none."""
-        account = self.client("sts").get_caller_identity()["Account"]
-        name = f"{self.name}-{account}-{self.region}"  # as in emr-cluster.yaml
+        name = self.name_bucket()
         buckets = self.client("s3").list_buckets(Prefix=name, BucketRegion=self.region).get("Buckets", [])
         return next((bucket["Name"] for bucket in buckets if bucket["Name"] == name), None)
 
@@ -462,9 +515,17 @@ class Stack:
         return found
 
     def prove_nothing_is_left(self):
-        """Prove that nothing is left which is paid by the hour. Raises CloudError with what is."""
-        if left := self.list_what_costs():
+        """Prove that nothing is left which is paid by the hour, given time to go. Raises CloudError with what is."""
+        seen = None
+        for _ in range(LOOKS_FOR_END):
+            if not (left := self.list_what_costs()):
+                break
             named = ", ".join(f"{kind} {one}" for kind, one in left)
+            if named != seen:
+                print(f"still there: {named}")
+            seen = named
+            time.sleep(self.poll_seconds)
+        else:
             raise CloudError(f"still there, and paid by the hour: {named}; expected nothing: end these by hand")
         kinds = ", ".join(["EMR cluster", *(row[0] for row in PAID_BY_THE_HOUR)])
         answers = "rehearsed answers" if self.rehearsal else "AWS"
@@ -546,7 +607,10 @@ class Rehearsal:
             "Parameters": [{"ParameterKey": ENABLED, "ParameterValue": "true"}],
             "Outputs": [{"OutputKey": name, "OutputValue": value} for name, value in outputs.items()],
         }
+        actions, allowed = self.calls[-1][2].get("ActionNames", []), {"EvalDecision": "allowed"}
         return {
+            "SimulatePrincipalPolicy": {"EvaluationResults": [{"EvalActionName": one} | allowed for one in actions]},
+            "GetServiceQuota": {"Quota": {"Value": 1000.0}},
             "GetCallerIdentity": {"Account": account, "Arn": f"arn:aws:iam::{account}:user/rehearsal"},
             "DescribeStacks": {"Stacks": [stack]},
             "ListBuckets": {"Buckets": [{"Name": bucket}]},
@@ -600,6 +664,28 @@ def is_choice(value):
     return isinstance(value, bool)
 
 
+def is_on_s3(path):
+    """Say whether a value is an address on S3, or nothing."""
+    return path is None or (isinstance(path, str) and re.fullmatch(r"s3://[^/]+/.+", path) is not None)
+
+
+def is_security_group(name):
+    """Say whether a value may be the identifier of a security group, or is empty."""
+    return isinstance(name, str) and re.fullmatch(r"(sg-[0-9a-f]{8,17})?", name) is not None
+
+
+def choose_run_rules(rules):
+    """Choose the rules of what may be given for a run of cloud.ipynb. rules: those of the notebooks, by name.
+
+    The bucket's paths and the cluster's Spark are not asked for. Other addresses are only looked at here: what they
+    lead to may not be there before the cluster is.
+    """
+    address = (is_on_s3, "an address such as s3://BUCKET/output/..., or nothing")
+    changed = {"pca_model": address, "packed_path": address}
+    changed["weights"] = (lambda value: value == "imagenet" or (value and is_on_s3(value)), '"imagenet", or s3://...')
+    return {name: changed.get(name, rule) for name, rule in rules.items() if name not in SET_FOR_A_RUN}
+
+
 def complain_nodes(values):
     """Say what is wrong with the numbers of core nodes together; None where they are right."""
     if values["core_nodes"] > values["max_core_nodes"]:
@@ -629,7 +715,12 @@ RULES = {
     "pictures_per_second_per_core": (is_positive, "a number above 0"),
     "max_hours": (is_positive, "a number above 0"),
     "poll_seconds": (is_positive, "a number above 0"),
-    "delete_bucket": (is_choice, "true or false"),
+    "run_parameters": (lambda values: isinstance(values, dict), "parameters of cloud.ipynb, such as {save_csv: true}"),
+    "studio_security_group": (is_security_group, "a security group such as sg-0123456789abcdef0, or nothing"),
+    "delete_bucket": (
+        lambda name: isinstance(name, str) and re.fullmatch(r"(\S+-\d{12}-\S+)?", name),
+        "nothing, or the bucket's name, which confirms it, such as fruits-123456789012-eu-west-3",
+    ),
     "tear_down_on_failure": (is_choice, "true or false"),
     "dry_run": (is_choice, "true or false"),
 }
@@ -640,11 +731,14 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m fruits.cluster", description="End a cluster and what it cost.")
     parser.add_argument("stack")
     parser.add_argument("--region", required=True)
-    parser.add_argument("--delete-bucket", action="store_true", help="also the stack, its bucket and all that it holds")
+    parser.add_argument(
+        "--delete-bucket", default="", metavar="BUCKET", help="also the stack, this bucket of it, and all that it holds"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the calls, send none")
     options = parser.parse_args(arguments)
     try:
         stack = Stack(options.stack, options.region, dry_run=options.dry_run)
+        stack.confirm_deletion(options.delete_bucket)
         bucket = stack.find_bucket()
         stack.disable_cluster()
         if options.delete_bucket:

@@ -7,12 +7,13 @@ import heapq
 import math
 from bisect import bisect_right
 from collections import Counter
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from fruits import regions
-from fruits.cluster import START_HOURS, count_cores, estimate_cost
+from fruits.cluster import START_HOURS, count_cores, price_hour
 
 # How the pipeline works: chosen, not measured.
 TASK_PICTURES = 256  # at most
@@ -35,7 +36,7 @@ ORIGINAL_SECONDS = 0.020  # more to decode a photo of 12 megapixels: measured, 1
 DRIVER_BYTES = 994 * 2**20  # Python's
 WORKER_BYTES = 1049 * 2**20  # one slot's Python
 
-# What AWS's documentation says of S3 and of machines; prices of requests are those in fruits/cluster.py, from memory.
+# What AWS's documentation says of S3 and of machines; prices of requests are list prices of 2025, from memory.
 NAMES_PER_LIST = 1000
 GETS_PER_SECOND = 5500  # of one prefix, HEAD too
 STREAM_BYTES = 85e6  # a second, of one request
@@ -49,27 +50,27 @@ CORE_MACHINES = 8  # the most of a stack that are no spot machines
 
 
 class Numbers(NamedTuple):
-    """What was measured or assumed. notebooks/scale.ipynb gives each its unit and its source."""
+    """What was measured or assumed. notebooks/scale.ipynb, with the same values, gives each its unit and its source."""
 
-    region: str
-    pictures_per_second_per_core: float
-    picture_bytes: float
-    task_spread: float
-    worker_start_seconds: float
-    keys_per_second_per_core: float
-    fit_rows_per_second_per_core: float
-    project_rows_per_second_per_core: float
-    pca_fixed_seconds: float
-    heap_bytes_per_file: float
-    heap_bytes: float
-    request_seconds: float
-    request_spread: float
-    list_seconds: float
-    losses_per_machine_hour: float
-    replace_seconds: float
-    euros_per_dollar: float
-    night_hours: float
-    new_share: float
+    region: str = "eu-west-3"
+    pictures_per_second_per_core: float = 80
+    picture_bytes: float = 21_800
+    task_spread: float = 0.05
+    worker_start_seconds: float = 10
+    keys_per_second_per_core: float = 120_000
+    fit_rows_per_second_per_core: float = 8_000
+    project_rows_per_second_per_core: float = 8_000
+    pca_fixed_seconds: float = 1.2
+    heap_bytes_per_file: float = 1_180
+    heap_bytes: float = 2 * 2**30
+    request_seconds: float = 0.03
+    request_spread: float = 1.0
+    list_seconds: float = 0.15
+    losses_per_machine_hour: float = 0.01
+    replace_seconds: float = 600
+    euros_per_dollar: float = 0.87
+    night_hours: float = 8
+    new_share: float = 0.01
 
 
 class Machines(NamedTuple):
@@ -318,14 +319,27 @@ def estimate_memory(setting, pictures):
     }
 
 
-def bill(setting, steps):
+def bill(setting, steps, primary=PRIMARY):
     """Add up what steps cost. Spot machines count as dear as others, as in fruits/cluster.py: an upper limit."""
     hours = sum(step.seconds for step in steps) / 3600
     machines, numbers = setting.machines, setting.numbers
-    per_hour = estimate_cost(numbers.region, PRIMARY, machines.kind, machines.count, 0, 1).per_hour * machines.stacks
+    per_hour = price_hour(numbers.region, primary, machines.kind, machines.count) * machines.stacks
     requests = sum(step.gets * GET_DOLLARS + step.puts * PUT_DOLLARS + step.other_dollars for step in steps)
     euros = [dollars * numbers.euros_per_dollar for dollars in (per_hour * hours, requests)]
     return Bill(hours, *euros, sum(euros))
+
+
+def estimate_cost(region, primary_type, worker_type, workers, pictures, pictures_per_second_per_core):
+    """Estimate what a first run costs, upload included: SimpleNamespace with per_hour, hours, requests, total.
+
+    In dollars, but for the hours. Pictures are small and loose; what is not given here is as in Numbers.
+    """
+    dollars = Numbers(region, pictures_per_second_per_core, euros_per_dollar=1)
+    setting = Setting(dollars, Machines(workers, worker_type))
+    steps = [*plan_steps(setting, pictures), Step("upload", 0, puts=pictures)]
+    total = bill(setting, steps, primary_type)
+    per_hour = price_hour(region, primary_type, worker_type, workers)
+    return SimpleNamespace(per_hour=per_hour, hours=total.hours, requests=total.requests_euros, total=total.euros)
 
 
 # --- Walls: what bites first, and what moves it --------------------------------------------------------------------

@@ -37,6 +37,15 @@ def resolve(path):
     return os.path.normpath(find_project_root() / Path(path).expanduser())
 
 
+def find_bucket(path):
+    """Find the bucket of an address on S3, such as s3://BUCKET/images. Raises ValueError for any other path."""
+    scheme, _, rest = path.partition("://")
+    bucket = rest.partition("/")[0]
+    if scheme != "s3" or not bucket:
+        raise ValueError(f"found {path!r}, expected an address such as s3://BUCKET/images, as a cluster needs")
+    return bucket
+
+
 def list_files(folder):
     """List every file below a folder, without Spark: yields Files.
 

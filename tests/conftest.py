@@ -1,6 +1,7 @@
 """What several tests share: one Spark, one default network, and pictures made on the spot."""
 
 import io
+import urllib.request
 
 import numpy as np
 import pytest
@@ -42,3 +43,26 @@ def encode_picture():
         return content.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="module")
+def moto_server():
+    """Serve AWS from this process, empty, by moto: the environment that points AWS's clients at it, and is set here."""
+    from moto.server import ThreadedMotoServer  # slow to import, and few tests ask for it
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    environment = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
+    urllib.request.urlopen(f"{address}/moto-api/reset", data=b"").close()  # the next server would have its buckets
+    server.stop()

@@ -122,18 +122,39 @@ def test_a_night_featurizes_what_is_new_and_fits_nothing():
     assert night == hundredth
 
 
-def test_requests_of_a_picture_cost_what_the_clusters_estimate_says():
-    reading = find_step(ONE, 1000, "read, featurize").gets * scale.GET_DOLLARS
-    assert reading + 1000 * scale.PUT_DOLLARS == pytest.approx(1000 * cluster.REQUESTS_PICTURE)
-
-
 @pytest.mark.parametrize("machines", [Machines(1), Machines(40), Machines(40, "m6i.4xlarge", stacks=2)])
 def test_machines_cost_what_the_clusters_estimate_says(machines):
     total = scale.bill(Setting(NUMBERS, machines), [scale.Step("an hour", 3600, gets=1e6, puts=1e6)])
-    an_hour = cluster.estimate_cost("eu-west-3", "m6i.xlarge", machines.kind, machines.count, 1, 1).per_hour
+    an_hour = cluster.price_hour("eu-west-3", "m6i.xlarge", machines.kind, machines.count)
     assert total.machines_euros == pytest.approx(0.9 * machines.stacks * an_hour)
     assert total.requests_euros == pytest.approx(0.9 * (0.4 + 5.3))
     assert total.euros == total.machines_euros + total.requests_euros
+
+
+def test_the_clusters_estimate_is_the_bill_of_a_first_run_with_its_upload():
+    cost = scale.estimate_cost("eu-west-3", "m6i.xlarge", "m6i.2xlarge", 3, 10**6, 60)
+    numbers = scale.Numbers(pictures_per_second_per_core=60)
+    setting = Setting(numbers, Machines(3, "m6i.2xlarge"))
+    total = scale.bill(setting, scale.plan_steps(setting, 10**6))
+    assert cost.hours == total.hours
+    assert cost.per_hour == cluster.price_hour("eu-west-3", "m6i.xlarge", "m6i.2xlarge", 3)
+    assert cost.requests == pytest.approx(total.requests_euros / 0.87 + 5.3)
+    assert cost.total == pytest.approx(cost.per_hour * cost.hours + cost.requests)
+    dearer = scale.estimate_cost("eu-west-3", "m6i.4xlarge", "m6i.2xlarge", 3, 10**6, 60)
+    assert dearer.per_hour - cost.per_hour == pytest.approx(3 * (0.224 + 0.048))
+
+
+def test_the_readmes_table_of_costs_is_what_is_computed():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for pictures in (100_000, 1_000_000, 10_000_000, 100_000_000):
+        row = [f"{pictures:,}"]
+        for workers in (1, 6, 40):
+            machines = ("eu-west-3", "m6i.xlarge", "m6i.xlarge", workers, pictures)
+            here, elsewhere = (scale.estimate_cost(*machines, speed) for speed in (80, 2 * 6.6))
+            ours, theirs = (f"{cost.hours:,.1f} h, {cost.total:,.2f} $" for cost in (here, elsewhere))
+            row.append(f"{ours} ({theirs})")
+            assert any(f" {here.per_hour:.2f}" in line for line in lines if line.startswith("| pictures | 1 worker"))
+        assert f"| {' | '.join(row)} |" in lines
 
 
 @pytest.mark.parametrize("design", scale.DESIGNS, ids=lambda design: "-".join(map(str, design)))
@@ -453,6 +474,7 @@ def test_every_number_of_the_formula_is_a_parameter_of_the_notebook_with_its_sou
     assert all(re.search(r"\[\d\]|assumption|chosen", line[2]) for line in lines)
     values = {line[1]: eval(line[0].partition("=")[2].partition("#")[0]) for line in lines}
     parameters.check(dict(values), scale.RULES)
+    assert scale.Numbers(**{name: values[name] for name in scale.Numbers._fields}) == scale.Numbers()
 
 
 def test_the_notebook_lies_in_git_without_results_half_in_words_and_in_short_cells():

@@ -1,12 +1,12 @@
 """Paths made absolute in one way, and files listed, read and written as a plain reading of the disk sees them."""
 
 import os
+import re
 import time
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from pyspark.sql import functions as F
 
 import fruits
@@ -60,6 +60,17 @@ def test_a_path_that_spark_would_read_as_a_pattern_is_refused(start, character):
     with pytest.raises(ValueError, match="pattern.*rename the folder") as error:
         storage.resolve(f"{start}a{character}b")
     assert repr(f"{start}a{character}b") in str(error.value)
+
+
+def test_the_bucket_of_an_address_is_found():
+    assert storage.find_bucket("s3://fruits-eu/images/été 100%") == "fruits-eu"
+    assert storage.find_bucket("s3://fruits-eu") == "fruits-eu"
+
+
+@pytest.mark.parametrize("path", ["data/images", "/data/images", "s3:/fruits/images", "s3://", "file:///a", "gs://a"])
+def test_a_path_that_is_not_on_s3_is_refused_where_a_bucket_is_wanted(path):
+    with pytest.raises(ValueError, match=f"found '{re.escape(path)}', expected an address such as s3://BUCKET/images"):
+        storage.find_bucket(path)
 
 
 def test_the_projects_root_is_the_folder_of_its_notebooks():
@@ -144,22 +155,13 @@ def test_files_and_folders_are_told_apart(tmp_path, path, file, folder):
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    """Serve S3 from this process and make a bucket: its name."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    names = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "eu-west-3"}
-    names |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in names.items():
-            patch.setenv(name, value)
-        place = {"LocationConstraint": "eu-west-3"}
-        boto3.client("s3").create_bucket(Bucket="fruits-storage", CreateBucketConfiguration=place)
-        storage._connect.cache_clear()
-        yield "fruits-storage"
-        storage._connect.cache_clear()
-    server.stop()
+def bucket(moto_server):
+    """Make a bucket on a server of S3: its name."""
+    place = {"LocationConstraint": "eu-west-3"}
+    boto3.client("s3").create_bucket(Bucket="fruits-storage", CreateBucketConfiguration=place)
+    storage._connect.cache_clear()
+    yield "fruits-storage"
+    storage._connect.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["0.jpg", "a b.jpg", "été.jpg", "100%.jpg", "a%20b.jpg", "12:30.jpg", "n#2+1?.jpg"])

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from fruits import session
 
@@ -43,28 +42,7 @@ def find_free_port():
 
 
 @pytest.fixture(scope="module")
-def aws():
-    """Serve S3 from this process: the environment that points AWS's clients at it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield environment
-    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"")  # the next server would have its buckets
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def pictures(aws, tmp_path_factory):
+def pictures(moto_server, tmp_path_factory):
     """Put some drawn pictures, and one file that is none, into the bucket: their folder on this machine."""
     folder = tmp_path_factory.mktemp("cloud") / "images"
     for kind in sorted((ROOT / "data" / "images").iterdir()):
@@ -83,14 +61,14 @@ def pictures(aws, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def livy(aws, tmp_path_factory):
+def livy(moto_server, tmp_path_factory):
     """Serve Livy's interface: its address."""
-    with serve_livy(aws, tmp_path_factory.mktemp("livy")) as (address, _):
+    with serve_livy(moto_server, tmp_path_factory.mktemp("livy")) as (address, _):
         yield address
 
 
 @contextmanager
-def serve_livy(aws, folder):
+def serve_livy(environment, folder):
     """Serve Livy's interface, with Spark settings that send s3:// to moto: (its address, its process group)."""
     if not can_reach_maven():
         pytest.skip("Maven Central does not answer: no jars for S3A")
@@ -104,7 +82,7 @@ def serve_livy(aws, folder):
         "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        "spark.hadoop.fs.s3a.endpoint": aws["AWS_ENDPOINT_URL"],
+        "spark.hadoop.fs.s3a.endpoint": environment["AWS_ENDPOINT_URL"],
         "spark.hadoop.fs.s3a.endpoint.region": REGION,
         "spark.hadoop.fs.s3a.path.style.access": "true",
         "spark.hadoop.fs.s3a.connection.ssl.enabled": "false",
@@ -112,9 +90,9 @@ def serve_livy(aws, folder):
         "spark.hadoop.fs.s3a.secret.key": "test",
     }
     java = {"JAVA_HOME": session.find_java_home()}
-    environment = os.environ | java | {"PYSPARK_PYTHON": sys.executable, "MPLBACKEND": "Agg"}
+    settings = os.environ | java | {"PYSPARK_PYTHON": sys.executable, "MPLBACKEND": "Agg"}
     command = [sys.executable, Path(__file__).with_name("livy.py"), str(port), json.dumps(conf)]
-    server = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
+    server = subprocess.Popen(command, cwd=folder, env=settings, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     for _ in range(100):
         with socket.socket() as probe:

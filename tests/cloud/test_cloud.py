@@ -137,11 +137,11 @@ def test_a_remote_error_ends_in_a_failure_that_says_what_to_do(livy, pictures, t
     assert re.search(message, answer.stderr, re.S), answer.stderr[-3000:]
 
 
-def test_a_livy_that_dies_on_the_way_ends_in_a_failure_that_names_it(aws, pictures, tmp_path):
+def test_a_livy_that_dies_on_the_way_ends_in_a_failure_that_names_it(moto_server, pictures, tmp_path):
     parameters = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/unfinished"}
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump(parameters))
     files = [CLOUD, tmp_path / "executed.ipynb", "--parameters", tmp_path / "cloud.yaml"]
-    with serve_livy(aws, tmp_path) as (address, group):
+    with serve_livy(moto_server, tmp_path) as (address, group):
         process = subprocess.Popen(
             [sys.executable, "-m", "fruits.headless", *files, "--livy", address],
             env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}, stderr=subprocess.PIPE, text=True,

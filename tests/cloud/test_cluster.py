@@ -2,6 +2,7 @@
 
 import gzip
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -15,24 +16,28 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
+import botocore.session
 import nbformat
 import pytest
 import yaml
 from botocore.awsrequest import AWSResponse
+from moto import ec2
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
-from moto.core.responses import BaseResponse
+from moto.core.responses import ActionResult, BaseResponse
 from moto.emr.models import Cluster, emr_backends
 from moto.emr.responses import ElasticMapReduceResponse
-from moto.server import ThreadedMotoServer
+from moto.iam.responses import IamResponse
+from moto.servicequotas.models import ServiceQuotasBackend
 from sagemaker_studio_sparkmagic_lib import cli
 
-from fruits import cluster, parameters
+from fruits import account, cluster, parameters
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "cluster.ipynb"
 REGION, BUCKET = "eu-west-3", f"fruits-{ACCOUNT}-eu-west-3"
+RUN_PARAMETERS = {"variance_kept": 0.9}
 LOG = "\n".join([*(f"line {number}" for number in range(100)), "headless: cell 12 failed: no such picture"])
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003010100c9fe92ef"
@@ -44,27 +49,26 @@ RESULTS = {
     "output/cloud.ipynb": b"{}",
     "output/features/part-0.parquet": b"not wanted here",
 }
-SETTINGS = {
+SETTINGS = {  # in place of the server's
     "AWS_DEFAULT_REGION": "us-east-1",  # the notebook's own region must win
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "JUPYTER_PREFER_ENV_PATH": "1",
 }
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
 class Aws:
     """Moto's AWS, and what moto leaves out: tags passed on by CloudFormation, machines of EMR, steps that end."""
 
     def __init__(self, address):
-        self.environment = SETTINGS | KEYS | {"AWS_ENDPOINT_URL": address}
+        self.address = address
         self.steps_end, self.loses_bucket, self.is_over = "COMPLETED", False, threading.Event()
         self.thread = threading.Thread(target=self.pass_time)
 
     def client(self, service):
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        return boto3.client(service, REGION, endpoint_url=self.environment["AWS_ENDPOINT_URL"], **keys)
+        return boto3.client(service, REGION, endpoint_url=self.address, **keys)
 
     @property
     def clusters(self):
@@ -126,9 +130,13 @@ def follow_conditions(resources, template, parameters=None, update=parsing.Resou
 
 
 def delete_without_network(resources, delete=parsing.ResourceMap.delete):
-    """Delete a stack but for its network, for which moto does not find an order."""
-    kept = {name: one for name, one in resources._resource_json_map.items() if not one["Type"].startswith("AWS::EC2")}
-    resources._resource_json_map = kept
+    """Delete a stack but for its network, for which moto does not find an order, and for what it has to retain."""
+    whole = resources._resource_json_map.items()
+    resources._resource_json_map = {
+        name: one
+        for name, one in whole
+        if not one["Type"].startswith("AWS::EC2") and one.get("DeletionPolicy") != "RetainExceptOnCreate"
+    }
     delete(resources)
 
 
@@ -154,25 +162,31 @@ def name_primary(_, name):
     return {"MasterPublicDNS": "ip-10-0-0-1.eu-west-3.compute.internal"}[name]
 
 
+def answer_by_policy(response):
+    """Answer whether actions are allowed, which moto does not: all but those that a test refuses."""
+    actions = [response._get_param(f"ActionNames.member.{number}") for number in range(1, 100)]
+    results = [{"EvalActionName": name, "EvalDecision": "allowed"} for name in filter(None, actions)]
+    return ActionResult({"EvaluationResults": results})
+
+
 @contextmanager
-def serve_aws():
-    """Serve moto's AWS from this process, empty."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    aws = Aws("http://{}:{}".format(*server.get_host_and_port()))
-    reset = urllib.request.Request(f"{aws.environment['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset, timeout=30).close()
+def complete(server):
+    """Empty moto's AWS and complete it, as long as it is needed. server: its environment."""
+    aws = Aws(server["AWS_ENDPOINT_URL"])
+    urllib.request.urlopen(f"{aws.address}/moto-api/reset", data=b"", timeout=30).close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parsing.ResourceMap, "update", follow_conditions)
         patch.setattr(parsing.ResourceMap, "delete", delete_without_network)
         patch.setattr(CloudFormationBackend, "_resolve_update_parameters", keep_defaults)
         # Moto's EMR looks for the region in the address, which a server of one's own does not have.
         patch.setattr(ElasticMapReduceResponse, "get_region_from_url", BaseResponse.get_region_from_url)
+        patch.setattr(IamResponse, "simulate_principal_policy", answer_by_policy, raising=False)
+        patch.setattr(ServiceQuotasBackend, "get_service_quota", lambda *_, **__: {"Value": 64.0})  # moto knows VPC's
         models = parsing.get_model_map() | {"AWS::SecretsManager::Secret": Secret}
         patch.setattr(parsing, "get_model_map", lambda: models)
         patch.setattr(Cluster, "has_cfn_attr", lambda _: True, raising=False)
         patch.setattr(Cluster, "get_cfn_attribute", name_primary, raising=False)
-        for name, value in aws.environment.items():
+        for name, value in SETTINGS.items():
             patch.setenv(name, value)
         aws.thread.start()
         try:
@@ -180,12 +194,11 @@ def serve_aws():
         finally:
             aws.is_over.set()
             aws.thread.join()
-            server.stop()
 
 
 @pytest.fixture
-def aws():
-    with serve_aws() as aws:
+def aws(moto_server):
+    with complete(moto_server) as aws:
         yield aws
 
 
@@ -207,16 +220,17 @@ def pictures(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
+def real(moto_server, tmp_path_factory):
     """One run from the first cell to the last, and what AWS held after it."""
     folder = tmp_path_factory.mktemp("real")
     make_inputs(folder)
-    with serve_aws() as aws:
-        run = run_notebook(folder, dry_run=False)
+    with complete(moto_server) as aws:
+        studio = aws.client("ec2").create_security_group(GroupName="studio", Description="SageMaker Studio")["GroupId"]
+        run = run_notebook(folder, dry_run=False, run_parameters=RUN_PARAMETERS, studio_security_group=studio)
         assert run.status == 0, run.message[-3000:]
         (stack,) = aws.client("cloudformation").describe_stacks()["Stacks"]
         run.stored = {key: aws.read(key) for key in aws.list_keys()}
-        run.cluster, run.stack, run.results = aws.clusters[0], stack, folder / "results"
+        run.cluster, run.stack, run.results, run.studio = aws.clusters[0], stack, folder / "results", studio
         assert len(aws.clusters) == 1
     return run
 
@@ -326,16 +340,17 @@ def test_the_cluster_is_gone_at_the_end_and_the_stack_without_it_stays(real):
     assert real.cluster.state == "TERMINATED"
     assert {"ParameterKey": "ClusterEnabled", "ParameterValue": "false"} in real.stack["Parameters"]
     assert {"ParameterKey": "CoreCount", "ParameterValue": "1"} in real.stack["Parameters"]
+    assert {"ParameterKey": "StudioSecurityGroup", "ParameterValue": real.studio} in real.stack["Parameters"]
     assert "nothing left" in real.text
 
 
 def test_the_run_gets_the_buckets_paths_and_so_does_the_notebook_in_the_hub(real):
-    expected = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/output"}
+    expected = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/output"} | RUN_PARAMETERS
     values = yaml.safe_load(real.stored["project/cloud.yaml"])
     assert values == yaml.safe_load((ROOT / "params" / "cloud.yaml").read_text()) | expected
     hub = nbformat.reads(real.stored["jupyter/jovyan/cloud.ipynb"].decode(), as_version=4)
     (injected,) = [cell for cell in hub.cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    assert all(f'{name} = "{value}"' in injected.source for name, value in expected.items())
+    assert all(f"{name} = {json.dumps(value)}" in injected.source for name, value in expected.items())
     original = nbformat.read(ROOT / "notebooks" / "cloud.ipynb", as_version=4)
     assert [cell.source for cell in hub.cells if cell is not injected] == [cell.source for cell in original.cells]
     assert hub.metadata.kernelspec.name == "pysparkkernel"
@@ -372,7 +387,7 @@ def test_a_second_run_sends_only_what_is_new_and_can_end_with_nothing_at_all(aws
     assert "project/fruits-0.0.1-py3-none-any.whl" not in aws.list_keys()
     assert aws.read("images/Lemon/1.jpg") == b"longer than before"
     aws.steps_end = "COMPLETED"
-    assert run_notebook(tmp_path, dry_run=False, delete_bucket=True).status == 0
+    assert run_notebook(tmp_path, dry_run=False, delete_bucket=BUCKET).status == 0
     assert aws.list_buckets() == []
     assert aws.client("cloudformation").list_stacks(StackStatusFilter=["UPDATE_COMPLETE"])["StackSummaries"] == []
     assert {one.state for one in aws.clusters} == {"TERMINATED"}
@@ -401,8 +416,9 @@ def test_a_failure_leaves_the_cluster_when_that_is_wanted_and_the_command_of_the
     (one,) = aws.clusters
     assert run.status != 0
     assert one.state != "TERMINATED"
-    words = re.search(r"to clean up: python (-m fruits[.]cluster .*?) [(]with (--delete-bucket)", run.message)
-    answer = subprocess.run([sys.executable, *words[1].split(), words[2]], cwd=ROOT, capture_output=True, text=True)
+    words = re.search(r"to clean up: python (-m fruits[.]cluster .*?) [(]with (--delete-bucket .*?),", run.message)
+    command = [sys.executable, *words[1].split(), *words[2].split()]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "nothing left" in answer.stdout
     assert one.state == "TERMINATED"
@@ -426,16 +442,25 @@ def test_missing_credentials_are_said_at_the_first_call(no_aws, tmp_path, pictur
 
 
 @pytest.mark.parametrize("region", ["eu-west-2", "eu-central-2", "us-east-1"])
-def test_a_region_outside_the_european_union_is_refused_before_any_call(no_aws, tmp_path, pictures, region):
-    run = run_notebook(tmp_path, dry_run=False, region=region)
+def test_a_region_outside_the_european_union_is_refused(region):
+    with pytest.raises(parameters.ParameterError, match=f"region: the region '{region}'.* not in the European Union"):
+        parameters.check({"region": region}, cluster.RULES)
+    with pytest.raises(ValueError, match="is not in the European Union"):
+        cluster.Stack("fruits", region)
+
+
+def test_wrong_parameters_of_the_run_stop_the_notebook_before_any_call(no_aws, tmp_path, pictures):
+    run = run_notebook(tmp_path, dry_run=False, run_parameters={"variance_kept": 2})
     assert run.status != 0
-    assert re.search(f"region: the region '{region}'.* is not in the European Union", run.message)
+    assert "variance_kept is 2 (int), expected a number above 0 and up to 1" in run.message
     assert no_aws == []
 
 
 def test_wrong_and_unknown_parameters_stop_the_notebook_before_any_call(no_aws, tmp_path, pictures):
-    run = run_notebook(tmp_path, dry_run=False, core_nodes=0, worker_type="m6i.tiny", stack="mine")
+    values = {"core_nodes": 0, "worker_type": "m6i.tiny", "stack": "mine", "region": "eu-west-2"}
+    run = run_notebook(tmp_path, dry_run=False, **values)
     assert run.status != 0
+    assert re.search("region: the region 'eu-west-2'.* is not in the European Union", run.message)
     assert "core_nodes is 0 (int), expected a whole number from 1 to 8" in run.message
     assert "worker_type: found 'm6i.tiny', expected one of m5, m6i" in run.message
     assert "'stack' is unknown, stack_name may be meant" in run.message
@@ -449,7 +474,8 @@ def test_without_aws_every_call_is_shown_in_order_and_none_is_sent(no_aws, tmp_p
     shown = [line.split() for line in run.text.splitlines()]
     calls = [" ".join(words[:2]) for words in shown if len(words) > 2 and words[2].startswith("{")]
     steps = [
-        "sts GetCallerIdentity", "cloudformation CreateStack", "s3 ListObjectsV2", "s3 PutObject",
+        "sts GetCallerIdentity", "iam SimulatePrincipalPolicy", "service-quotas GetServiceQuota",
+        "cloudformation CreateStack", "s3 ListObjectsV2", "s3 PutObject",
         "cloudformation UpdateStack", "emr ListInstances", "emr AddJobFlowSteps", "emr DescribeStep",
         "cloudformation UpdateStack", "emr ListClusters", "ec2 DescribeInstances", "ec2 DescribeNatGateways",
     ]  # fmt: skip
@@ -475,29 +501,137 @@ def test_a_rehearsal_refuses_what_aws_would_refuse_by_its_form(no_aws):
         make_stack(dry_run=True).client("s3").put_object(Bucket="b", Name="a")
 
 
+# --- Rights and quotas --------------------------------------------------------------------------------------------
+
+
+CALLER = {"GetCallerIdentity": [{"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/someone"}]}
+ACTIONS = [action for actions in account.ACTIONS.values() for action in actions]
+
+
+def make_results(decision="allowed", **more):
+    return {"EvaluationResults": [{"EvalActionName": "s3:CreateBucket", "EvalDecision": decision} | more]}
+
+
+@pytest.mark.parametrize("decision", ["implicitDeny", "explicitDeny"])
+def test_a_right_that_lacks_is_named_before_anything_is_created(decision):
+    stack, _ = make_scripted_stack(CALLER | {"SimulatePrincipalPolicy": [make_results(), make_results(decision)]})
+    with pytest.raises(cluster.CloudError, match="user/someone may not do s3:CreateBucket, .*: give it these rights"):
+        account.check_rights(stack)
+
+
+def test_a_right_that_depends_on_what_iam_cannot_know_stops_nobody(capsys):
+    unknown = make_results("implicitDeny", MissingContextValues=["aws:RequestTag/team"])
+    stack, _ = make_scripted_stack(CALLER | {"SimulatePrincipalPolicy": [unknown, make_results()]})
+    account.check_rights(stack)
+    assert "actions allowed, 1 depend on conditions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "NoSuchEntity", "InvalidInput"])
+def test_who_may_not_ask_for_rights_and_quotas_is_told_so_and_goes_on(capsys, code):
+    refused = [make_error(code, "no such question")]
+    stack, _ = make_scripted_stack(CALLER | {"SimulatePrincipalPolicy": refused, "GetServiceQuota": refused})
+    account.check_rights(stack)
+    account.check_quotas(stack, "m6i.xlarge", "m6i.xlarge", 1, 2, 4)
+    said = capsys.readouterr().out
+    assert "rights not checked: " in said
+    assert "vCPUs on demand not checked: " in said
+    assert "vCPUs as spot machines not checked: " in said
+
+
+def test_iam_is_asked_for_the_role_behind_a_session_about_what_the_stack_will_be_called(monkeypatch):
+    role = f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/eu-west-3/Deployers"
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/Deployers/someone"
+    asked = []
+    script = {"GetCallerIdentity": [{"Account": ACCOUNT, "Arn": session}], "GetRole": [{"Role": {"Arn": role}}]}
+    stack, _ = make_scripted_stack(script)
+    question = "provide-client-params.iam.SimulatePrincipalPolicy"
+    stack.session.events.register(question, lambda params, **_: asked.append(params))
+    account.check_rights(stack)
+    assert {one["PolicySourceArn"] for one in asked} == {role}
+    assert [arn for one in asked for arn in one["ResourceArns"]] == [
+        f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/fruits/*",
+        f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*",
+        f"arn:aws:iam::{ACCOUNT}:role/fruits-nodes-{REGION}", "*",
+    ]  # fmt: skip
+    regions = [one["ContextEntries"][0]["ContextKeyValues"] for one in asked]
+    assert regions == [[REGION], [REGION], [REGION], ["us-east-1"], [REGION]]
+
+
+def test_the_actions_asked_for_are_actions_of_aws():
+    """Each is an operation of botocore's, or S3's own name of it."""
+    others = {"s3:ListBucket", "s3:PutLifecycleConfiguration", "iam:PassRole"}
+    names = {"elasticmapreduce": "emr"}
+    for action in ACTIONS:
+        service, _, operation = action.partition(":")
+        known = botocore.session.get_session().get_service_model(names.get(service, service)).operation_names
+        assert action in others or operation in known, action
+    assert len(set(ACTIONS)) == len(ACTIONS) > 15
+
+
+@pytest.mark.parametrize(("allowed", "said"), [
+    (7, None),  # the first machine and a worker take 8
+    (8, "vCPUs on demand: 8 allowed, 8 to 12 needed: ask for more"),
+    (12, "vCPUs on demand: 12 allowed, 8 to 12 needed\n"),
+])  # fmt: skip
+def test_a_quota_that_is_too_small_for_the_first_machines_stops_and_another_is_told(capsys, allowed, said):
+    quotas = [{"Quota": {"Value": float(allowed)}}, {"Quota": {"Value": 0.0}}]
+    stack, _ = make_scripted_stack({"GetServiceQuota": quotas})
+    if said is None:
+        with pytest.raises(cluster.CloudError, match="7 vCPUs may run on demand in eu-west-3, .* begins with 8: ask"):
+            account.check_quotas(stack, "m6i.xlarge", "m6i.xlarge", 1, 2, 4)
+        return
+    account.check_quotas(stack, "m6i.xlarge", "m6i.xlarge", 1, 2, 4)
+    told = capsys.readouterr().out
+    assert said in told
+    assert "vCPUs as spot machines: 0 allowed, 0 to 16 needed: ask for more in Service Quotas (ec2, L-34B43A08)" in told
+
+
+# --- Parameters of the run ---------------------------------------------------------------------------------------
+
+
+RUN_RULES = cluster.choose_run_rules(parameters.RULES)
+
+
+def test_every_parameter_of_cloud_ipynb_can_be_given_but_those_that_the_cluster_sets():
+    (cell,) = [
+        cell
+        for cell in nbformat.read(ROOT / "notebooks" / "cloud.ipynb", as_version=4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
+    names = set(re.findall(r"^(\w+):", cell.source, re.M))
+    assert set(RUN_RULES) == names - {"images_path", "output_path"}
+
+
+@pytest.mark.parametrize("values", [
+    {"variance_kept": 0.9}, {"backbone": "MobileNetV2", "weights": f"s3://{BUCKET}/project/MobileNetV2.weights.h5"},
+    {"packed_path": f"s3://{BUCKET}/output/packed", "pca_model": None, "save_csv": True}, {},
+])  # fmt: skip
+def test_right_parameters_of_the_run_are_taken_without_a_call(no_aws, values):
+    parameters.check(dict(values), RUN_RULES)
+    assert no_aws == []
+
+
+@pytest.mark.parametrize(("values", "complaint"), [
+    ({"variance_kept": 2}, "variance_kept is 2"),
+    ({"variance": 0.9}, "'variance' is unknown, variance_kept may be meant"),
+    ({"output_path": "s3://other/output"}, "'output_path' is unknown"),
+    ({"weights": "MobileNetV2.weights.h5"}, "weights is 'MobileNetV2.weights.h5' .*, expected .*s3://"),
+    ({"packed_path": "data/packed"}, "packed_path is 'data/packed'"),
+    ({"weights": None}, "weights is None"),
+])  # fmt: skip
+def test_wrong_parameters_of_the_run_are_refused_without_a_call(no_aws, values, complaint):
+    with pytest.raises(parameters.ParameterError, match=complaint):
+        parameters.check(dict(values), RUN_RULES)
+    assert no_aws == []
+
+
 # --- Costs -------------------------------------------------------------------------------------------------------
 
 
-def test_the_cost_is_that_of_a_calculation_by_hand():
-    cost = cluster.estimate_cost("eu-west-3", "m6i.xlarge", "m6i.2xlarge", 3, 1_152_000, 80)
-    # One xlarge and three double ones make 7; 3 x 4 cores x 80 pictures/s = 960/s, so 1,200 s, and 900 s to start.
-    assert cost.per_hour == pytest.approx(7 * (0.224 + 0.048) + 4 * 0.012 + 0.044)
-    assert cost.hours == pytest.approx(1 / 3 + 0.25)
-    assert cost.requests == pytest.approx(1152 * (0.0053 + 2 * 0.0004))
-    assert cost.total == pytest.approx(cost.per_hour * cost.hours + cost.requests)
-
-
-def test_the_readmes_table_of_costs_is_what_is_computed():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    for pictures in (100_000, 1_000_000, 10_000_000, 100_000_000):
-        row = [f"{pictures:,}"]
-        for workers in (1, 6, 40):
-            machines = ("eu-west-3", "m6i.xlarge", "m6i.xlarge", workers, pictures)
-            here, elsewhere = (cluster.estimate_cost(*machines, speed) for speed in (80, 2 * 6.6))
-            ours, theirs = (f"{cost.hours:,.1f} h, {cost.total:,.2f} $" for cost in (here, elsewhere))
-            row.append(f"{ours} ({theirs})")
-            assert any(f" {here.per_hour:.2f}" in line for line in lines if line.startswith("| pictures | 1 worker"))
-        assert f"| {' | '.join(row)} |" in lines
+def test_the_price_of_an_hour_is_that_of_a_calculation_by_hand():
+    # One xlarge and three double ones make 7.
+    by_hand = 7 * (0.224 + 0.048) + 4 * 0.012 + 0.044
+    assert cluster.price_hour("eu-west-3", "m6i.xlarge", "m6i.2xlarge", 3) == pytest.approx(by_hand)
 
 
 def test_more_core_nodes_than_their_limit_are_refused():
@@ -520,6 +654,9 @@ def test_every_region_that_is_allowed_has_a_price():
     ("stack_name", ["fruits", "a-1"], ["Fruits", "a", "-ab", "ab-", "a_b", "a" * 28, 3]),
     ("wheels_path", ["data/wheels"], ["", None]),
     ("dry_run", [True, False], [1, "false", None]),
+    ("delete_bucket", ["", BUCKET], [True, False, "fruits", "true", "yes", None, f"{BUCKET} "]),
+    ("studio_security_group", ["", "sg-0123456789abcdef0"], ["default", "sg-", "sg-12345678 ", None]),
+    ("run_parameters", [{}, {"seed": 1}], ["seed: 1", None, ["seed"]]),
 ])  # fmt: skip
 def test_rules_take_what_the_template_takes_and_nothing_else(name, right, wrong):
     is_right, _ = cluster.RULES[name]
@@ -549,8 +686,7 @@ def test_the_wheel_holds_every_module_and_the_projects_folder_stays_as_it_was(tm
     wheel = cluster.build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("fruits/")}
-    modules = {f"fruits/{path.name}" for path in (ROOT / "fruits").iterdir() if path.suffix in (".py", ".properties")}
-    assert packed == modules
+    assert packed == {f"fruits/{path.name}" for path in (ROOT / "fruits").iterdir() if path.is_file()}
     assert {path.name for path in ROOT.iterdir()} == before
 
 
@@ -570,7 +706,8 @@ def test_the_machines_install_every_pin_but_those_that_bootstrap_leaves_out():
 def test_only_missing_wheels_are_gathered_and_others_are_left_out(tmp_path, monkeypatch):
     make_inputs(tmp_path)
     (tmp_path / "wheels" / "numpy-1.26.4-py3-none-any.whl").unlink()
-    (tmp_path / "wheels" / "numpy-1.25.0-py3-none-any.whl").touch()
+    for name in ("1.25.0-py3-none-any", "1.26.4-cp311-cp311-win_amd64", "1.26.4-cp312-cp312-manylinux_2_17_x86_64"):
+        (tmp_path / "wheels" / f"numpy-{name}.whl").touch()
     commands = []
 
     def gather(command, **_):
@@ -585,6 +722,58 @@ def test_only_missing_wheels_are_gathered_and_others_are_left_out(tmp_path, monk
         "project/wheels/numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.whl"
     }
     assert wheels.keys() == {f"project/wheels/{path.name}" for path in wheels.values()}
+
+
+@pytest.mark.parametrize(("tag", "fits"), [
+    ("py3-none-any", True),
+    ("py2.py3-none-any", True),
+    ("cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64", True),
+    ("cp39-abi3-manylinux_2_34_x86_64", True),
+    ("cp311-cp311-linux_x86_64", True),  # compiled where it is gathered
+    ("cp311-cp311-manylinux_2_35_x86_64", False),  # needs a newer glibc
+    ("cp311-cp311-manylinux_2_17_aarch64", False),
+    ("cp311-cp311-musllinux_1_2_x86_64", False),
+    ("cp312-cp312-manylinux_2_17_x86_64", False),
+    ("cp312-abi3-manylinux_2_17_x86_64", False),
+    ("cp311-cp311-macosx_11_0_arm64", False),
+    ("cp311-cp311-win_amd64", False),
+    ("py2-none-any", False),
+])  # fmt: skip
+def test_only_wheels_that_the_clusters_machines_can_install_are_taken(tmp_path, monkeypatch, tag, fits):
+    wheel = tmp_path / f"numpy-1.26.4-{tag}.whl"
+    wheel.touch()
+    monkeypatch.setattr(cluster, "list_pins", lambda: {("numpy", "1.26.4"): "numpy==1.26.4"})
+    monkeypatch.setattr(cluster, "fetch_wheels", lambda *_: None)  # as where pip makes wheels for another system
+    if fits:
+        assert cluster.gather_wheels(tmp_path) == {f"project/wheels/{wheel.name}": wheel}
+    else:
+        with pytest.raises(cluster.CloudError, match=f"found {wheel.name} in .*, expected wheels for the cluster's"):
+            cluster.gather_wheels(tmp_path)
+
+
+def test_what_is_no_wheels_name_is_said(tmp_path):
+    (tmp_path / "numpy.whl").touch()
+    with pytest.raises(cluster.CloudError, match="numpy.whl: .*delete it"):
+        cluster.find_wheels(tmp_path)
+
+
+def read_machines():
+    """Read what AWS says of each type of machine, as moto keeps it."""
+    file = Path(ec2.__file__).parent / "resources" / "instance_types.json.gz"
+    return json.loads(gzip.decompress(file.read_bytes()))
+
+
+def test_machines_of_the_default_kind_encrypt_what_they_send_one_another_and_m5_do_not():
+    encrypts = {kind: one["NetworkInfo"]["EncryptionInTransitSupported"] for kind, one in read_machines().items()}
+    assert {encrypts[kind] for kind in encrypts if kind.startswith("m6i.")} == {True}
+    assert {encrypts[kind] for kind in encrypts if kind.startswith("m5.")} == {False}
+
+
+def test_every_machine_with_a_price_has_the_processor_that_wheels_are_taken_for():
+    machines = read_machines()
+    kinds = [kind for kind in machines if kind.split(".")[0] in cluster.FAMILIES]
+    assert len(kinds) > 10
+    assert {str(machines[kind]["ProcessorInfo"]["SupportedArchitectures"]) for kind in kinds} == {"['x86_64']"}
 
 
 def test_wheels_that_cannot_be_had_are_named_with_what_to_do(tmp_path, monkeypatch):
@@ -636,7 +825,25 @@ def test_a_stack_that_fails_gives_cloudformations_reasons_of_this_operation_alon
     assert "the stack 'fruits' is UPDATE_ROLLBACK_COMPLETE" in message
     assert "12:00:05 CREATE_FAILED Cluster (bootstrap action 1 returned 1)" in message
     assert "older" not in message
-    assert calls[:2] == ["CreateStack", "UpdateStack"]
+    assert [call for call in calls if call in ("CreateStack", "UpdateStack")] == ["CreateStack", "UpdateStack"]
+
+
+def test_a_stack_whose_creation_failed_before_is_deleted_and_created_again():
+    states = ["ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE", "DELETE_COMPLETE", "CREATE_COMPLETE"]
+    script = {
+        "CreateStack": [make_error("AlreadyExistsException", "it exists"), {"StackId": "id"}],
+        "DescribeStacks": [make_description(state) for state in states],
+    }
+    stack, calls = make_scripted_stack(script)
+    assert stack.deploy("template", {"ClusterEnabled": False}) == {}
+    assert [call for call in calls if call.endswith("Stack")] == ["CreateStack", "DeleteStack", "CreateStack"]
+
+
+def test_a_creation_that_fails_leaves_nothing_to_tear_down():
+    script = {"DescribeStacks": [make_description("ROLLBACK_COMPLETE", "true")]}
+    stack, calls = make_scripted_stack(script)
+    stack.disable_cluster()
+    assert calls == ["DescribeStacks"]
 
 
 def test_an_update_that_changes_nothing_is_no_failure():
@@ -740,9 +947,26 @@ def test_a_tear_down_that_fails_too_warns_that_money_may_be_spent():
     ("DescribeNatGateways", {"NatGateways": [{"NatGatewayId": "nat-1"}]}, "NAT gateway nat-1"),
 ])  # fmt: skip
 def test_whatever_is_left_and_paid_by_the_hour_is_found(operation, answer, named):
-    stack, _ = make_scripted_stack({operation: [answer]})
+    stack, _ = make_scripted_stack({operation: [answer]}, poll_seconds=0)
     with pytest.raises(cluster.CloudError, match=f"{named}; expected nothing"):
         stack.prove_nothing_is_left()
+
+
+def test_what_goes_late_is_waited_for(capsys):
+    there, gone = {"VpcEndpoints": [{"VpcEndpointId": "vpce-1"}]}, {"VpcEndpoints": []}
+    stack, calls = make_scripted_stack({"DescribeVpcEndpoints": [there, there, there, gone]})
+    stack.prove_nothing_is_left()
+    assert calls.count("DescribeVpcEndpoints") == 4
+    said = capsys.readouterr().out
+    assert said.count("still there: interface endpoint vpce-1") == 1  # once, as long as nothing changes
+    assert "nothing left" in said
+
+
+def test_what_never_goes_is_waited_for_ten_minutes_and_no_longer():
+    stack, calls = make_scripted_stack({"DescribeVolumes": [{"Volumes": [{"VolumeId": "vol-1"}]}]}, poll_seconds=0)
+    with pytest.raises(cluster.CloudError, match="disk vol-1"):
+        stack.prove_nothing_is_left()
+    assert calls.count("DescribeVolumes") == cluster.LOOKS_FOR_END == 10 * 60 / 15
 
 
 def test_a_cluster_with_the_stacks_tag_is_found_and_anothers_is_not():
@@ -773,8 +997,19 @@ def test_the_command_to_clean_up_ends_with_1_where_it_fails(no_aws, capsys):
     assert no_aws == []
 
 
+@pytest.mark.parametrize("named", ["fruits", "true", BUCKET.replace("eu-west-3", "eu-west-1"), BUCKET + " "])
+def test_the_command_to_clean_up_deletes_no_bucket_that_is_not_named(aws, capsys, named):
+    aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    assert cluster.main(["fruits", "--region", REGION, "--delete-bucket", named]) == 1
+    assert f"expected '{BUCKET}': deleting it takes pictures and results along" in capsys.readouterr().err
+    assert cluster.main(["fruits", "--region", REGION]) == 0
+    assert aws.list_buckets() == [BUCKET]
+    assert cluster.main(["fruits", "--region", REGION, "--delete-bucket", BUCKET]) == 0
+    assert aws.list_buckets() == []
+
+
 def test_the_command_to_clean_up_finds_nothing_to_do_where_there_is_no_stack(aws, capsys):
-    assert cluster.main(["fruits", "--region", REGION, "--delete-bucket"]) == 0
+    assert cluster.main(["fruits", "--region", REGION, "--delete-bucket", BUCKET]) == 0
     assert "nothing left" in capsys.readouterr().out
 
 
@@ -824,7 +1059,8 @@ def test_papermills_help_lists_each_parameter_with_its_type_and_its_comment():
     command = [sys.executable, "-m", "papermill", "--help-notebook", NOTEBOOK]
     answer = subprocess.run(command, capture_output=True, text=True)
     for name in cluster.RULES:
-        assert re.search(rf"^  {name}: (str|int|float|bool) \(default .+\)\s+\S", answer.stdout, re.M), answer.stdout
+        line = rf"^  {name}: (str|int|float|bool|dict) \(default .+\)\s+\S"
+        assert re.search(line, answer.stdout, re.M), answer.stdout
 
 
 def test_only_the_cells_of_the_cluster_that_are_guarded_can_fail_while_it_costs(source):

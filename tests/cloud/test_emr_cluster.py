@@ -26,7 +26,7 @@ from moto.cloudformation import parsing
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.models import AWSManagedPolicy, iam_backends
 
-from fruits import regions
+from fruits import headless, regions
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "emr-cluster.yaml").read_text()
@@ -41,6 +41,7 @@ client = functools.cache(boto3.client)  # made once, they answer in each test's 
 MANAGED_POLICIES = json.loads(aws_managed_policies_data)
 TAG = "for-use-with-amazon-emr-managed-policies"
 PAID_BY_THE_HOUR = {"Cluster", "SsmEndpoint", "SsmMessagesEndpoint", "SecretsEndpoint", "KeyEndpoint"}
+ON_REQUEST = {"StudioToLivy"}
 FREE_OR_CENTS = {  # the key and the secret are cents a day
     "AWS::EC2::RouteTable", "AWS::EC2::SecurityGroup", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::Subnet",
     "AWS::EC2::SubnetRouteTableAssociation", "AWS::EC2::VPC", "AWS::EC2::VPCEndpoint",
@@ -416,7 +417,7 @@ def test_parameters_and_outputs_have_the_names_agreed():
     assert defaults == {
         "ProjectName": "fruits", "ClusterEnabled": "false", "ReleaseLabel": "emr-7.14.0", "PrimaryType": "m6i.xlarge",
         "WorkerType": "m6i.xlarge", "CoreCount": "1", "MaxCoreNodes": "2", "MaxTaskNodes": "4", "IdleSeconds": "1800",
-        "InTransitEncryption": "false",
+        "StudioSecurityGroup": "",
     }  # fmt: skip
     assert set(TEMPLATE["Outputs"]) == {"BucketName", "ClusterId", "PrimaryDns", "HubSecretArn", "InstanceRoleArn"}
 
@@ -441,8 +442,8 @@ def test_the_mapping_sum_is_one_for_all_values_that_the_parameters_allow():
 
 def check_phases(deployed):
     """What is paid by the hour is there with the cluster only; the rest always."""
-    always = set(TEMPLATE["Resources"]) - PAID_BY_THE_HOUR
-    assert set(deployed.types) == (always if deployed.request is None else set(TEMPLATE["Resources"]))
+    always = set(TEMPLATE["Resources"]) - PAID_BY_THE_HOUR - ON_REQUEST
+    assert set(deployed.types) == (always if deployed.request is None else always | PAID_BY_THE_HOUR)
     assert {deployed.types[name] for name in always} == FREE_OR_CENTS
     endpoints = client("ec2", deployed.region).describe_vpc_endpoints()["VpcEndpoints"]
     paid = [one["ServiceName"].rpartition(".")[2] for one in endpoints if one["VpcEndpointType"] != "Gateway"]
@@ -476,7 +477,8 @@ def check_lifecycle(deployed):
     whole = [found[name]["Filter"]["Prefix"] for name in ("noncurrent-versions", "incomplete-uploads")]
     assert whole == ["", ""]
     days = {rule["Filter"]["Prefix"]: rule.get("Expiration", {}).get("Days") for rule in rules}
-    assert days == {"": None, "logs/": 30, "images/": 365}
+    shown = dict.fromkeys(["images/", "output/figures/", "output/cloud.ipynb"], 365)
+    assert days == {"": None, "logs/": 30} | shown  # tables of results stay: a run adds to them
 
 
 def check_bucket_policy(deployed):
@@ -573,6 +575,21 @@ def check_interface_endpoints(deployed):
     for endpoint in endpoints:
         assert endpoint["PrivateDnsEnabled"]
         assert endpoint["SubnetIds"] == [deployed.request["Instances"]["Ec2SubnetId"]]
+    check_endpoint_policies(deployed, endpoints)
+
+
+def check_endpoint_policies(deployed, endpoints):
+    """Endpoints let through what the nodes' role may do, for that role, and nothing else."""
+    documents = {one["ServiceName"].rpartition(".")[2]: json.loads(one["PolicyDocument"]) for one in endpoints}
+    arns = {"HubSecretArn": deployed.outputs["HubSecretArn"], "DiskKeyArn": find_key_arn(deployed)}
+    asked = [one for one in ALLOWED_TO_NODES + DENIED_TO_NODES if one[0].partition(":")[0] in documents]
+    assert {action.partition(":")[0] for action, _ in asked} == {"ssm", "ssmmessages", "secretsmanager", "kms"}
+    others = NODES_ARN.replace(ACCOUNT, "999999999999"), SERVICE_ARN, f"arn:aws:iam::{ACCOUNT}:user/a", None
+    for action, resource in asked:
+        ask = documents[action.partition(":")[0]]["Statement"], action, arns.get(resource, resource)
+        wanted = (action, resource) in ALLOWED_TO_NODES
+        assert is_allowed(*ask, aws__PrincipalArn=NODES_ARN) == wanted, (action, resource)
+        assert not any(is_allowed(*ask, aws__PrincipalArn=other) for other in others), (action, resource)
 
 
 def check_encryption(deployed):
@@ -765,6 +782,8 @@ def check_trust(deployed):
 
 JUSTIFIED = {  # statements on every resource
     "NothingOutsideTheEuropeanUnion": "denies",
+    "SsmOfOwnNodes": "as SessionWithoutOpenPort, and for the nodes' role alone",
+    "SsmMessagesOfOwnNodes": "as SessionWithoutOpenPort, and for the nodes' role alone",
     "SessionWithoutOpenPort": "the actions of Systems Manager's agent know no narrower resource",
     "RolesDecide": "in a key's policy it means this key",
     "SpotNodes": "in a key's policy it means this key",
@@ -980,35 +999,45 @@ WITH_CLUSTER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("check", ALWAYS, ids=lambda check: check.__name__)
-def test_the_stack_without_a_cluster_passes(deploy, check):
+def test_the_stack_without_a_cluster_passes_every_check(deploy):
     deployed = deploy(ClusterEnabled="false")
     assert set(deployed.outputs) == {"BucketName", "HubSecretArn", "InstanceRoleArn"}
-    check(deployed)
+    for check in ALWAYS:
+        check(deployed)
 
 
-@pytest.mark.parametrize("check", ALWAYS + WITH_CLUSTER, ids=lambda check: check.__name__)
-def test_the_stack_with_a_cluster_passes(deploy, check):
+def test_the_stack_with_a_cluster_passes_every_check(deploy):
     deployed = deploy(ClusterEnabled="true")
     assert set(deployed.outputs) == set(TEMPLATE["Outputs"])
-    check(deployed)
+    for check in ALWAYS + WITH_CLUSTER:
+        check(deployed)
 
 
 def test_no_statement_is_wider_than_justified_by_name():
     check_wildcards(TEMPLATE)
 
 
-def test_encryption_between_nodes_is_off_until_asked_for(deploy):
+def test_livy_answers_as_headless_runs_and_the_hub_expect_it(deploy):
     encryption = check_encryption(deploy())
-    assert encryption["EnableInTransitEncryption"] is False
+    assert encryption["EnableInTransitEncryption"] is False  # with it Livy would answer by https alone
     assert "InTransitEncryptionConfiguration" not in encryption
+    assert headless.LIVY.startswith("http://")
 
 
-def test_encryption_between_nodes_takes_its_certificates_from_the_bucket(deploy):
-    encryption = check_encryption(deploy(InTransitEncryption="true"))
-    assert encryption["EnableInTransitEncryption"] is True
-    certificates = encryption["InTransitEncryptionConfiguration"]["TLSCertificateConfiguration"]
-    assert certificates == {"CertificateProviderType": "PEM", "S3Object": f"s3://{BUCKET}/project/certificates.zip"}
+def test_a_studio_that_is_named_reaches_livy_and_nothing_else(deploy):
+    studio = client("ec2", REGION).create_security_group(GroupName="studio", Description="SageMaker Studio")["GroupId"]
+    deployed = deploy(StudioSecurityGroup=studio)
+    groups = client("ec2", REGION).describe_security_groups()["SecurityGroups"]
+    rules = {one["GroupId"]: list_rules(one["IpPermissions"]) for one in groups}
+    nodes = deployed.ids["NodeSecurityGroup"]
+    from_studio = {(group, rule) for group in rules for rule in rules[group] if studio in rule and group != studio}
+    assert from_studio == {(nodes, ("tcp", 8998, 8998, studio))}
+    assert ":8998" in headless.LIVY
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0/0", "sg-", "10.0.0.0/8", "pl-0123456789", "sg-0123456789abcdef0 "])
+def test_nothing_but_a_security_group_may_be_let_in(value):
+    assert not re.fullmatch(TEMPLATE["Parameters"]["StudioSecurityGroup"]["AllowedPattern"], value)
 
 
 def test_parameters_reach_the_cluster(deploy):
@@ -1031,9 +1060,10 @@ def test_the_stack_stands_in_each_region_of_the_union(deploy, region):
 
 
 def test_the_bucket_and_its_policy_alone_outlive_the_stack():
-    for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-        kept = {name for name, resource in TEMPLATE["Resources"].items() if resource.get(policy) == "Retain"}
-        assert kept == {"Bucket", "BucketPolicy"}
+    # A creation that fails leaves neither.
+    for policy, value in {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}.items():
+        kept = {name: resource[policy] for name, resource in TEMPLATE["Resources"].items() if policy in resource}
+        assert kept == {"Bucket": value, "BucketPolicy": value}
 
 
 GONE = "taken away"
@@ -1092,6 +1122,11 @@ BROKEN = [
     (f"{CLUSTER_}Configurations.3.ConfigurationProperties.livy.server.session.timeout", "8h", check_other_settings),
     (f"{CLUSTER_}Steps.0.HadoopJarStep.Args.2", "echo jovyan:jupyter | chpasswd", check_password),
     ("SsmEndpoint.Properties.PrivateDnsEnabled", False, check_interface_endpoints),
+    ("SsmEndpoint.Properties.PolicyDocument", GONE, check_interface_endpoints),
+    ("SsmMessagesEndpoint.Properties.PolicyDocument.Statement.0.Condition", {}, check_interface_endpoints),
+    ("SecretsEndpoint.Properties.PolicyDocument.Statement.0.Resource", "*", check_interface_endpoints),
+    ("KeyEndpoint.Properties.PolicyDocument.Statement.0.Action", ["kms:*"], check_interface_endpoints),
+    ("KeyEndpoint.Properties.PolicyDocument.Statement.0.Action", ["kms:Decrypt"], check_interface_endpoints),
 ]  # fmt: skip
 
 
