@@ -1,20 +1,28 @@
 """Runs without a person: what counts as a failure, what is asked of sparkmagic, what is said when Livy is away."""
 
+import datetime
 import http.server
+import ipaddress
 import json
 import os
+import ssl
 import threading
+from contextlib import contextmanager
 
 import nbformat
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from nbformat import v4
 
 from fruits import headless
 
 
-@pytest.fixture
-def livy():
-    """Serve an address that answers every GET with 200."""
+@contextmanager
+def serve(certificate=None):
+    """Serve an address that answers every GET with 200: yields the server. certificate: PEM file, for https."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):  # noqa: N802 -- the name that http.server calls
@@ -25,9 +33,31 @@ def livy():
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
         server.shutdown()
+
+
+@pytest.fixture
+def livy():
+    with serve() as server:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def write_certificate(path):
+    """Write a certificate of 127.0.0.1, its own issuer, and its key into a PEM file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(hours=1))
+    place = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = builder.add_extension(place, critical=True).sign(key, hashes.SHA256())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
 
 
 @pytest.fixture
@@ -105,3 +135,13 @@ def test_a_file_of_parameters_that_is_no_list_of_names_is_refused(tmp_path):
         headless.read_parameters(str(tmp_path / "run.yaml"))
     (tmp_path / "run.yaml").write_text("# nothing\n")
     assert headless.read_parameters(str(tmp_path / "run.yaml")) == {}
+
+
+def test_a_livy_behind_https_is_believed_where_its_issuer_is_named(tmp_path, monkeypatch):
+    write_certificate(tmp_path / "livy.pem")
+    with serve(tmp_path / "livy.pem") as server:
+        address = f"https://127.0.0.1:{server.server_port}"
+        with pytest.raises(headless.RunError, match="certificate verify failed"):
+            headless.check_livy(address)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "livy.pem"))
+        headless.check_livy(address)

@@ -1024,6 +1024,13 @@ def test_livy_answers_as_headless_runs_and_the_hub_expect_it(deploy):
     assert headless.LIVY.startswith("http://")
 
 
+def test_encryption_between_nodes_takes_its_certificates_from_the_bucket(deploy):
+    encryption = check_encryption(deploy(InTransitEncryption="true"))
+    assert encryption["EnableInTransitEncryption"] is True
+    certificates = encryption["InTransitEncryptionConfiguration"]["TLSCertificateConfiguration"]
+    assert certificates == {"CertificateProviderType": "PEM", "S3Object": f"s3://{BUCKET}/project/certificates.zip"}
+
+
 def test_a_studio_that_is_named_reaches_livy_and_nothing_else(deploy):
     studio = client("ec2", REGION).create_security_group(GroupName="studio", Description="SageMaker Studio")["GroupId"]
     deployed = deploy(StudioSecurityGroup=studio)
