@@ -153,7 +153,7 @@ def test_a_key_of_aws_in_a_file_would_be_found(tmp_path):
     assert scan_secrets(tmp_path, "cloud.yaml") == [("cloud.yaml", f"access: {key}")]
 
 
-@pytest.mark.parametrize("target", ["run", "test", "volume-test", "lab", "bench", "sample", "fruits-360"])
+@pytest.mark.parametrize("target", ["run", "slides", "test", "volume-test", "lab", "bench", "sample", "fruits-360"])
 def test_make_has_the_target(target):
     answer = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
