@@ -124,17 +124,20 @@ def test_a_second_run_on_s3_featurizes_only_what_came_and_takes_out_what_went(li
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"variance_kept": 2}, r"variance_kept is 2 \(int\), expected a number above 0 and up to 1"),
-    ({"image_path": "s3://x"}, r"'image_path' is unknown, images_path may be meant"),
-    ({"images_path": "s3://fruits-nowhere/images"}, r"images_path is 's3://fruits-nowhere/images'.*correct it"),
-    ({"images_path": "s3://fruits-london/images"}, r"eu-west-2.*London"),
-], ids=["wrong value", "unknown name", "missing bucket", "wrong region"])  # fmt: skip
-def test_a_remote_error_ends_in_a_failure_that_says_what_to_do(livy, pictures, tmp_path, changed, message):
+@pytest.mark.parametrize(("changed", "messages"), [
+    ({"variance_kept": 2, "image_path": "s3://x", "images_path": "s3://fruits-nowhere/images"}, [
+        r"variance_kept is 2 \(int\), expected a number above 0 and up to 1",
+        r"'image_path' is unknown, images_path may be meant",
+        r"images_path is 's3://fruits-nowhere/images'.*correct it",
+    ]),
+    ({"images_path": "s3://fruits-london/images"}, [r"eu-west-2.*London"]),
+    ({"packed_path": "packed"}, [r"found 'packed', expected an address such as s3://BUCKET/images"]),
+], ids=["wrong values", "wrong region", "not on S3"])  # fmt: skip
+def test_a_remote_error_ends_in_a_failure_that_says_what_to_do(livy, pictures, tmp_path, changed, messages):
     parameters = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/elsewhere"}
     answer, _ = run_headless(tmp_path / "run", livy, parameters | changed)
     assert answer.returncode == 1
-    assert re.search(message, answer.stderr, re.S), answer.stderr[-3000:]
+    assert all(re.search(message, answer.stderr, re.S) for message in messages), answer.stderr[-3000:]
 
 
 def test_a_livy_that_dies_on_the_way_ends_in_a_failure_that_names_it(moto_server, pictures, tmp_path):
