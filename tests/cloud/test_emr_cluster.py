@@ -417,7 +417,7 @@ def test_parameters_and_outputs_have_the_names_agreed():
     assert defaults == {
         "ProjectName": "fruits", "ClusterEnabled": "false", "ReleaseLabel": "emr-7.14.0", "PrimaryType": "m6i.xlarge",
         "WorkerType": "m6i.xlarge", "CoreCount": "1", "MaxCoreNodes": "2", "MaxTaskNodes": "4", "IdleSeconds": "1800",
-        "StudioSecurityGroup": "",
+        "InTransitEncryption": "false", "StudioSecurityGroup": "",
     }  # fmt: skip
     assert set(TEMPLATE["Outputs"]) == {"BucketName", "ClusterId", "PrimaryDns", "HubSecretArn", "InstanceRoleArn"}
 
