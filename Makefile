@@ -18,10 +18,16 @@ run: $(VENV)/installed  ## run the notebook on the sample pictures
 	@echo "report:            $(RUN)/report.json"
 	@echo "figures:           $(RUN)/figures/"
 
-slides: $(VENV)/installed-slides  ## make the French presentation of the run's results
-	test -f $(RUN)/report.json || $(MAKE) run
+slides: $(VENV)/installed-slides $(RUN)/report.json  ## make the French presentation of the run's results
 	$(VENV)/bin/papermill presentation/presentation.ipynb $(RUN)/presentation.ipynb -p run_path $(RUN)
 	$(VENV)/bin/python -m fruits.pages slides $(RUN)/presentation.ipynb $(RUN)/presentation.html $(RUN)/presentation.pdf
+
+data/output/local/report.json:
+	$(MAKE) run
+
+%/report.json:
+	@echo "$@ is not there: give the output_path of a run that has ended, such as make slides RUN=data/output/mine" >&2
+	@exit 1
 
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .

@@ -111,8 +111,9 @@ def draw_two_components(labels, scores, variance_ratio):
     shares = [*(100 * np.asarray(variance_ratio[:2])), 0.0]
     axis.set(xlabel=say("first component ({share:.1f} % of variance)", share=shares[0]))
     axis.set(ylabel=say("second component ({share:.1f} % of variance)", share=shares[1]))
+    decimal = say("{value:g}", value=0.5)[1]  # of the language now: numbers are written when the figure is drawn
     for numbers in (axis.xaxis, axis.yaxis):
-        numbers.set_major_formatter(lambda value, _: say("{value:g}", value=value).replace("-", "−"))
+        numbers.set_major_formatter(lambda value, _: f"{value:g}".replace(".", decimal).replace("-", "−"))
     told = "Two components hold {share:.1f} % of the variance of {count} labels"
     told = say(told, share=sum(shares[:2]), count=len(kinds))
     others = say(", the {count} most frequent named", count=LABELS_NAMED) if len(kinds) > LABELS_NAMED else ""

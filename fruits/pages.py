@@ -39,11 +39,14 @@ class PagesError(Exception):
 
 
 def read_report(folder):
-    """Read what a run reported. Raises PagesError where the folder holds no report."""
+    """Read what a run reported. Raises PagesError where the folder holds no report, or that of a run not ended."""
     path = f"{folder}/report.json"
     if not storage.is_file(path):
         raise PagesError(f"{path} is not there: give the output_path of a run that has ended to run_path (make run)")
-    return json.loads(storage.read_bytes(path))
+    report = json.loads(storage.read_bytes(path))
+    if not report["finished"]:
+        raise PagesError(f"the run of {path} has not ended: run it again, on the same output_path, before the slides")
+    return report
 
 
 def read_table(heading, number=0):
@@ -69,6 +72,14 @@ def read_list(heading):
     """Read the list of a section of README.fr.md, as Markdown."""
     items = re.findall(r"^- .*\n(?:  .*\n)*", _read_section(heading), re.M)
     return "".join(items)
+
+
+def find_text(heading, pattern):
+    """Find what the first group of a pattern takes in a section of README.fr.md, its lines joined."""
+    found = re.search(pattern, re.sub(r"\n(?!\n)", " ", _read_section(heading)), re.M)
+    if not found:
+        raise PagesError(f"README.fr.md says nothing like {pattern!r} below {heading!r}")
+    return found[1]
 
 
 def _read_section(heading):

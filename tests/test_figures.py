@@ -326,3 +326,13 @@ def test_a_figure_is_drawn_in_french_and_the_next_one_in_english_again(name):
     assert said in french
     assert said not in english
     assert not re.search(r"\b(the|of|components?|pictures?)\b|\d\.\d", french)
+
+
+def test_the_axes_of_a_french_figure_keep_their_commas_when_it_is_drawn_later():
+    scores = np.array([[0.0, 0.0], [0.5, -0.5]])
+    with figures.in_french():
+        figure = figures.draw_two_components(["a", "b"], scores, np.array([0.6, 0.4]))
+    figure.canvas.draw()
+    numbers = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert "0,2" in numbers
+    assert not any("." in number for number in numbers)

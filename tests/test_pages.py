@@ -171,7 +171,9 @@ def test_the_numbers_on_the_slides_are_those_of_the_report(shown):
     text = "\n".join(shown.texts).replace(french.HARD_SPACE, " ")
     told = [
         "4 321 fichiers", "4 318", "37 nombres au lieu de 640", "95,1 %", "87,7 %", "86,4 %", "25,3 %", "1 234,5 s",
-        "163 images par seconde", "04/03/2026", "a new step", "empty file (2)", "Pomme (85 %)",
+        "163 images par seconde", "04/03/2026", "a new step", "fichier vide (2)", "pas une image (1)", "Pomme (85 %)",
+        "Erreurs : 3 des 20 images", "La qualité : 87,7 % des labels retrouvés avec 37 nombres",
+        "exécutions dans ce dossier",
     ]  # fmt: skip
     assert [number for number in told if number not in text] == []
 
@@ -184,7 +186,7 @@ def test_the_tables_on_the_slides_are_the_readmes(shown):
 
 
 def test_the_slides_are_french(shown):
-    text = "\n".join(shown.texts).replace("a new step", "").replace("empty file", "").replace("not a picture", "")
+    text = "\n".join(shown.texts).replace("a new step", "")
     assert ENGLISH.findall(text) == []
     assert re.findall(r".{9} [:;?!»%].{3}|« .{5}|\w'\w.{4}", text) == []
     assert re.findall(r"(?<!TLS )\b\d+\.\d+\b(?! local)", text) == []
@@ -199,6 +201,28 @@ def test_a_slide_that_is_not_french_would_be_found(text):
 def test_a_folder_without_a_report_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(pages.PagesError, match="report.json is not there: give the output_path .*make run"):
         pages.read_report(str(tmp_path))
+
+
+def test_the_report_of_a_run_that_was_killed_is_refused(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps({"started": "2026-03-04", "finished": None}))
+    with pytest.raises(pages.PagesError, match="has not ended: run it again"):
+        pages.read_report(str(tmp_path))
+
+
+def test_make_slides_refuses_a_folder_without_a_run_and_runs_the_sample_where_it_has_none(tmp_path):
+    command = ["make", "-C", ROOT, "slides", "--old-file=.venv/installed-slides"]
+    done = subprocess.run([*command, f"RUN={tmp_path}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"{tmp_path}/report.json is not there: give the output_path of a run that has ended" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    dry = [*command, "--dry-run", "--always-make"]
+    assert "notebooks/local.ipynb" in subprocess.run(dry, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_text_of_the_readme_is_found_or_refused():
+    assert pages.find_text("Qualité", r"Sur ([\d\s]+) photos").replace(french.HARD_SPACE, "").isdecimal()
+    with pytest.raises(pages.PagesError, match="says nothing like 'Mars' below 'Qualité'"):
+        pages.find_text("Qualité", "Mars")
 
 
 def test_without_a_browser_the_slides_are_made_and_the_pdf_is_explained(deck, tmp_path, monkeypatch, capsys):
