@@ -13,7 +13,7 @@ from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
 from pyspark.sql import functions as F
 
-from fruits import backbones, storage
+from fruits import storage
 
 ABOUT = "fruits.json"  # lies beside what pyspark.ml saves of a model
 ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put variance_kept = 1 out of reach
@@ -229,6 +229,8 @@ def load_pca(folder, fingerprint):
 
     Returns a Pca that holds the components saved. Raises ValueError where it was fitted on features of another network.
     """
+    from fruits import backbones  # not on top: workers import this module, and TensorFlow would keep them for seconds
+
     about = json.loads(storage.read_bytes(f"{folder}/{ABOUT}"))
     if differences := backbones.tell_differences(about["fingerprint"], fingerprint):
         raise ValueError(
