@@ -61,7 +61,8 @@ def draw_pictures(examples):
 def draw_variance(pca, k, variance_kept):
     """Draw the share of variance of each component and their sum, with the choice of k.
 
-    pca: reduction.Pca with every component. k: components kept. variance_kept: share asked for, in (0, 1].
+    pca: reduction.Pca with every component. k: components kept. variance_kept: share asked for, in (0, 1], or None for
+    a saved PCA, whose components were chosen on the pictures that it was fitted on.
     """
     shares, cumulated = 100 * pca.variance_ratio, 100 * np.cumsum(pca.variance_ratio)
     shown = min(len(shares), pca.rows, max(2 * k, 10))  # what lies far beyond k is a flat line
@@ -73,7 +74,6 @@ def draw_variance(pca, k, variance_kept):
     told = "The first explains {first:.1f} %, number {k} only {last:.2g} %"
     left.set_title(say(told, first=shares[0], k=k, last=shares[k - 1]))
     right.plot(numbers, cumulated[:shown], color=COLOURS[0], linewidth=2)
-    right.axhline(100 * variance_kept, color=COLOURS[4], linestyle="--", linewidth=1)
     right.axvline(k, color=COLOURS[4], linestyle="--", linewidth=1)
     right.plot(k, cumulated[k - 1], "o", color=COLOURS[4])
     right.annotate(
@@ -85,8 +85,13 @@ def draw_variance(pca, k, variance_kept):
     )
     right.set(xlabel=say("components kept"), ylabel=say("variance explained, cumulated (%)"))
     right.set(xlim=(0, shown + 0.5), ylim=(0, 103))
-    told = "{k:,} of {all:,} keep {share:.1f} % ({asked:g} % asked for)"
-    right.set_title(say(told, k=k, all=len(shares), share=cumulated[k - 1], asked=100 * variance_kept))
+    numbers = {"k": k, "all": len(shares), "share": cumulated[k - 1]}
+    if variance_kept:
+        right.axhline(100 * variance_kept, color=COLOURS[4], linestyle="--", linewidth=1)
+        told = say("{k:,} of {all:,} keep {share:.1f} % ({asked:g} % asked for)", asked=100 * variance_kept, **numbers)
+    else:
+        told = say("{k:,} of {all:,} keep {share:.1f} % (of {rows:,} pictures fitted)", rows=pca.rows, **numbers)
+    right.set_title(told)
     return figure
 
 

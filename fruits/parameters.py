@@ -13,6 +13,7 @@ NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
+VARIANCE_KEPT = 0.95  # the notebooks' own
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
 
 
@@ -76,11 +77,12 @@ def _complain_together(values):
             f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run replaces: "
             f"set output_path elsewhere"
         )
-    if saved and values.get("max_components"):
-        return (
-            f"max_components {values['max_components']} has no effect on pca_model {saved!r}, which brings its own "
-            f"components: leave one of them out"
-        )
+    for name, default in (("variance_kept", VARIANCE_KEPT), ("max_components", None)):
+        if saved and values.get(name, default) != default:
+            return (
+                f"{name} {values[name]} has no effect on pca_model {saved!r}, which brings its own components: "
+                f"leave one of them out"
+            )
     if _lies_in(output, pictures):
         return (
             f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "

@@ -23,6 +23,7 @@ from fruits import reduction, storage
 
 COUNTS = (2, 5, 10, 20, 50, 100, 200)  # components to try
 REGULARISATION = 0.01  # of weights, where features have a variance of 1 on average; 0.1 is worse at few components
+FITTED, SAVED = "fitted on the part to learn from", "those of the saved PCA"  # whose components are judged
 ITERATIONS = 25  # 50 take twice as long and move accuracies by chance: 1.7 % at most, either way
 RANK = 1e-9  # share of the first variance below which a component is rounding
 BLOCK_ROWS = 256  # pictures compared at once with all that are known
@@ -31,9 +32,14 @@ JOB_PROPERTIES = ("spark.jobGroup.id", "spark.job.description", "spark.job.inter
 
 
 class _Trial(NamedTuple):
-    """Pictures of the sample. scores: (n, rank). codes: (n,) places of their labels in labels. is_test: (n,) bool."""
+    """Pictures of the sample.
+
+    scores: (n, rank), on the components that are more than rounding. widths: (d,) how many of these are among the first
+    1, 2, ... d components. codes: (n,) places of their labels in labels. is_test: (n,) bool.
+    """
 
     scores: np.ndarray
+    widths: np.ndarray
     codes: np.ndarray
     labels: np.ndarray
     is_test: np.ndarray
@@ -56,7 +62,8 @@ class Quality:
 
     pictures: in the table; fitted, tested: those of the sample, of labels that both parts have. left_out: why other
     labels were not judged, by label. split: how. baseline: accuracy of always answering the label most frequent in the
-    training part. rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a label's
+    training part. components: whose they are. rank: of them, along which the training part varies; more change nothing.
+    rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a label's
     test pictures found, by label) and confusion (label, predicted, count) come from, at chosen_k. problem: why
     nothing could be measured, or None. cut_short: the time was over. seconds: spent.
     """
@@ -69,6 +76,8 @@ class Quality:
     split: str = ""
     left_out: dict = field(default_factory=dict)
     baseline: float | None = None
+    components: str = FITTED
+    rank: int = 0
     rows: list = field(default_factory=list)
     judge: str | None = None
     recall: dict = field(default_factory=dict)
@@ -100,7 +109,9 @@ class Quality:
             return f"{self.pictures:,} pictures, and nothing was measured: {self.problem}"
         left_out = "; ".join(f"{label}, {reason}" for label, reason in self.left_out.items())
         lines = [f"{self.pictures:,} pictures, of which {self.fitted:,} to learn from and {self.tested:,} to test"]
-        lines += [f"{self.split}; labels left out: {left_out or 'none'}"]
+        lines += [f"{self.split}; labels left out: {left_out or 'none'}", f"components: {self.components}"]
+        if self.rank and any(self.rank < row.k < self.n_features for row in self.rows):
+            lines += [f"the part to learn from varies along {self.rank:,} components: more of them change nothing"]
         return "\n".join([*lines, pd.DataFrame(self.rows, columns=Accuracy._fields).round(3).to_string(index=False)])
 
     def tell_recall(self, count=8):
@@ -122,6 +133,7 @@ class Quality:
             "recall": {label: round(share, 4) for label, share in self.recall.items()},
             "quality_components_enough": self.find_enough(),
             "quality_split": self.split,
+            "quality_components": self.components,
             "quality_pictures": {"all": self.pictures, "fitted": self.fitted, "tested": self.tested},
             "quality_labels_left_out": len(self.left_out),
             "quality_problem": self.problem,
@@ -170,12 +182,15 @@ def _place(seed, *columns):
     return F.row_number().over(Window.partitionBy(*columns).orderBy(_draw_lot(seed), "path"))
 
 
-def measure(table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=4000, max_seconds=60):
+def measure(
+    table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=4000, max_seconds=60, saved_pca=None
+):
     """Measure how often a classifier finds the label of pictures that nothing was fitted on. Returns a Quality.
 
     table: DataFrame (path, label, features). chosen_k: components that the run keeps; counts: others to try. No more
     than max_pictures are used, drawn by seed, and no more than about max_seconds: jobs under way are then cancelled,
     and the Quality says what is missing. The PCA is fitted on the training part alone; all is centred by its mean.
+    saved_pca: Pca that the run projects with, to judge it instead, whatever pictures it was fitted on.
     """
     start, spark = time.perf_counter(), table.sparkSession
     quality = Quality(chosen_k)
@@ -187,7 +202,7 @@ def measure(table, seed, chosen_k, counts=COUNTS, test_share=0.25, max_pictures=
         sample, quality.split = draw_sample(columns, seed, test_share, max_pictures)
         sample = sample.persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            _judge(sample, quality, {*counts, chosen_k}, over)
+            _judge(sample, quality, saved_pca, {*counts, chosen_k}, over)
         finally:
             sample.unpersist()
     quality.cut_short = over.is_set()
@@ -228,7 +243,7 @@ def _bound_time(spark, seconds):
             context.setLocalProperty(name, value)
 
 
-def _judge(sample, quality, counts, over):
+def _judge(sample, quality, saved_pca, counts, over):
     """Fit and test on a sample (path, label, features, part), and write into quality what comes out."""
     pictures = sample.select("path", "label", "part", "features").toPandas().sort_values("path")
     for label, parts in pictures.groupby("label")["part"]:
@@ -246,7 +261,11 @@ def _judge(sample, quality, counts, over):
         quality.problem = f"the {quality.fitted} training pictures have the same features"
         return
     pca = reduction.fit_pca(sample.where("part = 'Training'"))
-    _try_counts(sample.sparkSession, _Trial(_project(features, pca), codes, labels, is_test), quality, counts, over)
+    if saved_pca:
+        pca, quality.components = reduction.complete(saved_pca, pca), SAVED
+        counts = {k for k in counts if k <= saved_pca.k}
+    trial = _Trial(*_project(features, pca), codes, labels, is_test)
+    _try_counts(sample.sparkSession, trial, quality, counts, over)
 
 
 def _project(features, pca):
@@ -254,15 +273,17 @@ def _project(features, pca):
 
     Rounding would not stay small: pyspark.ml's regression divides each column by its own deviation as it goes.
     One scale for all features, so that a classifier's regularisation means the same whatever the network.
+    Returns scores and widths, as _Trial has them.
     """
-    components = pca.components[:, pca.variance > RANK * pca.variance[0]]
-    return (features - pca.mean) @ components / np.sqrt(pca.variance.mean())
+    is_more = pca.variance > RANK * pca.variance.max()
+    scores = (features - pca.mean) @ pca.components[:, is_more] / np.sqrt(pca.variance.mean())
+    return scores, np.maximum(is_more.cumsum(), 1)
 
 
 def _try_counts(spark, trial, quality, counts, over):
     """Measure every k by both methods, the numbers most wanted first, and write them into quality."""
-    size = quality.n_features
-    others = sorted(k for k in counts if 0 < k < size)
+    size, quality.rank = quality.n_features, trial.scores.shape[1]
+    others = sorted(k for k in counts if 0 < k < size and k <= quality.rank)
     order = list(dict.fromkeys([quality.chosen_k, size, *others]))
     quality.rows = [Accuracy(k, None, None) for k in sorted(order)]
     _try_method("neighbours", partial(_predict_by_neighbour, trial, over), trial, quality, order)
@@ -277,7 +298,7 @@ def _try_method(method, predict, trial, quality, order):
     """Measure every k of order by one method. predict: from a number of columns of the scores to the test's codes."""
     truth, accuracies = trial.codes[trial.is_test], {}
     for k in order:
-        columns = min(k, trial.scores.shape[1])  # fewer where the training part has no variance left for more
+        columns = int(trial.widths[k - 1])  # fewer where the training part has no variance left for more
         if columns not in accuracies:
             found = predict(columns)
             accuracies[columns] = float((found == truth).mean())

@@ -117,6 +117,38 @@ def _gather_blocks(batches):
         yield pa.Table.from_batches(held)
 
 
+def measure_variance(table, pca):
+    """Measure which share of the variance of a table's features the components of a PCA hold, in 0..1.
+
+    table: DataFrame (features), of any pictures: those that the PCA was fitted on have told it by variance_held.
+    Returns None where there is no variance.
+    """
+    vectors = table.select("features")
+    first = vectors.first()
+    if first is None:
+        return None
+    rows, total, products = _sum_moments(vectors, np.asarray(first[0], np.float64))
+    scatter = products - np.outer(total, total) / rows
+    whole, held = np.trace(scatter), (pca.components * (scatter @ pca.components)).sum()
+    return float(held / whole) if whole > ROUNDING * np.trace(products) else None
+
+
+def complete(saved, fitted):
+    """Complete the components of a PCA by those of another one, in what the former leave over.
+
+    saved: Pca of k components. fitted: Pca of the pictures asked about, with every component. Returns a Pca of all d:
+    first those of saved, in their order and counted from its mean, then directions at right angles to them, the largest
+    variance first; variance: of the pictures of fitted, along each.
+    """
+    kept = saved.components
+    covariance = fitted.components * fitted.variance @ fitted.components.T
+    left_over = np.eye(len(kept)) - kept @ kept.T
+    _, directions = np.linalg.eigh(left_over @ covariance @ left_over - fitted.variance[0] * kept @ kept.T)
+    components = np.hstack([kept, directions[:, ::-1][:, : len(kept) - saved.k]])
+    variance = (components * (covariance @ components)).sum(axis=0)
+    return Pca(saved.mean, components, np.clip(variance, 0, None), fitted.rows)
+
+
 def map_blocks(table, function, schema):
     """Apply a function to a Spark DataFrame, pandas in and pandas out, on blocks of BLOCK_ROWS rows or more.
 
@@ -152,6 +184,12 @@ def tell_choice(pca, variance_kept, max_components=None):
     is_reached = chosen.variance_held >= variance_kept - ROUNDING
     told = f"{variance_kept:.4g} of the variance" + ("" if is_reached else " is NOT REACHED")
     return f"{told}: {chosen.k:,} of {len(pca.mean):,} components keep {chosen.variance_held:.4f}"
+
+
+def tell_saved(pca, share):
+    """Tell in a line whose variance a saved PCA has told, and which share of these pictures' it keeps, or None."""
+    kept = "there is none to keep" if share is None else f"{share:.2%} is kept"
+    return f"this is of the variance of the {pca.rows:,} pictures fitted then; of that of the pictures here, {kept}"
 
 
 def to_spark_model(spark, pca, input_column="vector", output_column="pca"):

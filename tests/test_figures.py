@@ -85,6 +85,13 @@ def test_the_variance_figure_states_and_draws_the_choice(tmp_path):
     render(figure, tmp_path)
 
 
+def test_the_variance_figure_of_a_saved_pca_names_its_own_pictures_and_no_share_asked_for(tmp_path):
+    figure = figures.draw_variance(make_pca([0.5, 0.25, 0.15, 0.1], rows=1142), 2, None)
+    assert figure.axes[1].get_title(loc="left") == "2 of 4 keep 75.0 % (of 1,142 pictures fitted)"
+    assert len(figure.axes[1].lines) == 3  # the curve, k and the point on it
+    render(figure, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("pca", "k"),
     [

@@ -190,9 +190,10 @@ def test_a_saved_pca_that_the_run_would_delete_is_refused(right, tmp_path, outpu
     assert re.match(r"pca_model .* lies inside output_path .* replaces: set output_path elsewhere", complaint)
 
 
-def test_a_saved_pca_and_a_limit_to_its_components_are_refused_together(right, tmp_path):
-    (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", "max_components": 8})
-    assert re.match(r"max_components 8 has no effect on pca_model .*: leave one of them out", complaint)
+@pytest.mark.parametrize(("name", "value"), [("max_components", 8), ("variance_kept", 0.9)])
+def test_a_saved_pca_and_a_choice_of_components_are_refused_together(right, tmp_path, name, value):
+    (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", name: value})
+    assert re.match(rf"{name} {value} has no effect on pca_model .*: leave one of them out", complaint)
 
 
 @pytest.mark.parametrize("name", ["images_path", "output_path", "weights", "pca_model"])
@@ -230,6 +231,7 @@ def test_the_notebook_declares_exactly_the_parameters_that_are_checked():
     declared = inspect_notebook(str(NOTEBOOK))
     assert set(declared) == set(parameters.RULES) == NAMES
     assert all(parameter["help"] and parameter["inferred_type_name"] != "None" for parameter in declared.values())
+    assert float(declared["variance_kept"]["default"]) == parameters.VARIANCE_KEPT
 
 
 def test_the_cloud_declares_the_same_parameters_but_where_spark_runs():

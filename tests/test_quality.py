@@ -1,5 +1,6 @@
 """Accuracies against scikit-learn's on the same split; no leak; the bounds of time and of pictures; odd tables."""
 
+import itertools
 import json
 import time
 
@@ -12,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, recall_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from fruits import quality
+from fruits import images, quality, reduction
 
 SCHEMA = "path string, label string, features array<float>"
 LABELS = ["Abricot mûr", "Banana", "Kiwi $1", "Lemon"]
@@ -112,6 +113,24 @@ def test_folders_training_and_test_are_the_parts(spark, paths, test):
     assert quality.measure(table, 0, 1).split == "folders Training and Test"
 
 
+def test_pictures_laid_out_as_fruits_360_downloads_have_their_own_folders_as_labels_and_its_parts(spark, tmp_path):
+    folder = tmp_path / "fruits-360_100x100" / "fruits-360"
+    for part, label, name in itertools.product(("Training", "Test"), ("Apple Red 1", "Kiwi"), ("0_100", "r_7_100")):
+        (folder / part / label).mkdir(parents=True, exist_ok=True)
+        (folder / part / label / f"{name}.jpg").write_bytes(b"a picture")
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    pictures = images.label_pictures(reader.load(str(folder)))
+    sample, how = quality.draw_sample(pictures, 0)
+    rows = sample.toPandas()
+    assert how == "folders Training and Test"
+    assert rows.groupby(["part", "label"]).size().to_dict() == dict.fromkeys(
+        itertools.product(("Training", "Test"), ("Apple Red 1", "Kiwi")), 2
+    )
+    assert (rows["path"].str.extract(r"/fruits-360/(\w+)/")[0] == rows["part"]).all()
+    listed = images.survey(spark, str(folder), str(tmp_path / "output")).toPandas()
+    assert set(listed["label"]) == {"Apple Red 1", "Kiwi"}
+
+
 @pytest.mark.parametrize(
     "paths",
     [
@@ -150,6 +169,22 @@ def test_the_last_row_is_as_accurate_as_scikit_learn_on_the_features_themselves(
     assert last.k == measured.n_features == 12
     assert last.logistic == pytest.approx(regression.score(test, split[3]), abs=0.04)
     assert last.neighbours == nearest.score(split[2], split[3])
+
+
+def test_a_saved_pca_is_judged_by_its_own_components_as_scikit_learn_would(spark, rows, split):
+    lots = np.random.default_rng(2)
+    components = np.linalg.qr(lots.normal(size=(12, 4)))[0]
+    saved = reduction.Pca(lots.normal(size=12), components, np.ones(12), 99)
+    found = quality.measure(make_table(spark, rows), 1, 4, counts=(2, 8), saved_pca=saved)
+    assert [row.k for row in found.rows] == [2, 4, 12]
+    assert found.components == "those of the saved PCA"
+    scale = np.sqrt(split[0].var(axis=0, ddof=1).mean())
+    for k, basis in ((2, components[:, :2]), (4, components), (12, np.eye(12))):
+        training, test = ((part - saved.mean) @ basis / scale for part in (split[0], split[2]))
+        nearest = KNeighborsClassifier(1, algorithm="brute").fit(training, split[1])
+        regression = LogisticRegression(C=1 / (len(training) * 0.01), max_iter=2000).fit(training, split[1])
+        assert find_row(found, k).neighbours == pytest.approx(nearest.score(test, split[3]), abs=1e-12)
+        assert find_row(found, k).logistic == pytest.approx(regression.score(test, split[3]), abs=0.04)
 
 
 def test_counts_beyond_the_features_are_left_out_and_the_rest_is_in_order(measured):
@@ -321,9 +356,10 @@ def test_what_is_told_names_the_split_and_the_labels_left_out_and_every_accuracy
         2, 4, pictures=9, fitted=6, tested=2, split="25 % drawn", left_out={"Fig": "1 picture(s), all in one part"},
         rows=[quality.Accuracy(2, 0.5, 1.0), quality.Accuracy(4, None, 0.75)], recall={"Kiwi": 1.0, "Lime": 0.25},
     )  # fmt: skip
-    first, second, *table = found.tell().splitlines()
+    first, second, third, *table = found.tell().splitlines()
     assert first == "9 pictures, of which 6 to learn from and 2 to test"
     assert second == "25 % drawn; labels left out: Fig, 1 picture(s), all in one part"
+    assert third == "components: fitted on the part to learn from"
     assert [line.split() for line in table] == [
         ["k", "logistic", "neighbours"], ["2", "0.5", "1.00"], ["4", "NaN", "0.75"],
     ]  # fmt: skip
@@ -378,10 +414,24 @@ def test_a_label_in_one_part_only_is_left_out_with_the_reason(spark, rows):
 def test_fewer_pictures_than_features_and_constant_ones_are_measured(spark):
     rows = [(path, label, np.append(values, [3, 3])) for path, label, values in draw_rows(each=12, size=60)]
     found = quality.measure(make_table(spark, rows), 1, 55, counts=(2, 58))
-    assert [row.k for row in found.rows] == [2, 55, 58, 62]
+    assert found.rank == found.fitted - 1 < 55
+    assert [row.k for row in found.rows] == [2, 55, 62]
+    assert f"varies along {found.rank} components: more of them change nothing" in found.tell()
     assert not found.not_measured
-    assert found.rows[2][1:] == found.rows[3][1:]
-    assert found.rows[3].logistic > 0.9
+    assert found.rows[1][1:] == found.rows[2][1:]
+    assert found.rows[2].logistic > 0.9
+
+
+def test_components_of_a_saved_pca_along_which_nothing_varies_count_as_components(spark, rows):
+    padded = [(path, label, np.append(0, values)) for path, label, values in rows]
+    saved = reduction.Pca(np.zeros(13), np.eye(13)[:, :3], np.ones(13), 99)
+    found = quality.measure(make_table(spark, padded), 1, 3, counts=(1, 2), saved_pca=saved)
+    alone = quality.measure(
+        make_table(spark, padded), 1, 2, counts=(), saved_pca=saved._replace(components=np.eye(13)[:, 1:3])
+    )
+    assert [row.k for row in found.rows] == [1, 2, 3, 13]
+    assert found.rank == 12
+    assert found.rows[2][1:] == alone.rows[0][1:]
 
 
 def test_neighbours_are_those_of_scikit_learn(spark, rows):

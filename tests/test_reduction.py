@@ -104,7 +104,9 @@ def test_batches_of_any_length_are_joined_into_blocks_in_their_order(monkeypatch
     values = draw("plain")
     monkeypatch.setattr(reduction, "BLOCK_ROWS", 16)
     parts = np.split(values, [0, 3, 10, 30, 30, 59])
-    blocks = list(reduction._gather_blocks(pa.RecordBatch.from_pydict({"features": list(part)}) for part in parts))
+    schema = pa.schema({"features": pa.list_(pa.float32())})  # of an empty batch too
+    batches = (pa.RecordBatch.from_pydict({"features": list(part)}, schema) for part in parts)
+    blocks = list(reduction._gather_blocks(batches))
     assert [block.num_rows for block in blocks] == [30, 29, 1]
     np.testing.assert_array_equal(np.concatenate([np.stack(block.to_pandas()["features"]) for block in blocks]), values)
 
@@ -194,6 +196,40 @@ def test_the_pictures_at_both_ends_of_each_component_are_found(spark, components
             assert part["label"].tolist() == [row[1] for row in ranked]
             np.testing.assert_allclose(part["score"], [row[2][number] for row in ranked], rtol=1e-6)
     assert len(found) == min(components, 5) * 2 * min(count, 40)
+
+
+@pytest.mark.parametrize("kind", ["plain", "mean of a million", "fewer rows than columns"])
+def test_the_share_that_a_pca_keeps_of_other_pictures_is_numpys(spark, kind):
+    fitted = reduction.choose_components(reduction.fit_pca(make_table(spark, draw("plain"))), 1.0, 4)
+    values = np.float64(draw(kind)[:, ::-1])
+    expected = (values @ fitted.components).var(axis=0).sum() / values.var(axis=0).sum()
+    found = reduction.measure_variance(make_table(spark, values, 3), fitted)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found < 0.9 * fitted.variance_held
+    assert reduction.tell_saved(fitted, found).endswith(f"of the pictures here, {expected:.2%} is kept")
+
+
+@pytest.mark.parametrize("rows", [np.zeros((0, 12)), np.ones((1, 12)), np.full((5, 12), 1e6 + 0.1)])
+def test_pictures_without_variance_have_no_share_to_keep(spark, rows):
+    fitted = reduction.Pca(np.ones(12), np.eye(12)[:, :3], np.ones(12), 60)
+    found = reduction.measure_variance(make_table(spark, rows), fitted)
+    assert found is None
+    assert "60 pictures fitted then; of that of the pictures here, there is none to keep" in reduction.tell_saved(
+        fitted, found
+    )
+
+
+def test_a_completed_pca_has_the_saved_components_first_and_then_what_they_leave_over(spark):
+    fitted = reduction.fit_pca(make_table(spark, draw("plain")))
+    lots = np.random.default_rng(1)
+    kept = np.linalg.qr(lots.normal(size=(12, 5)))[0]
+    whole = reduction.complete(reduction.Pca(lots.normal(size=12), kept, np.ones(12), 9), fitted)
+    np.testing.assert_array_equal(whole.components[:, :5], kept)
+    np.testing.assert_allclose(whole.components.T @ whole.components, np.eye(12), atol=1e-10)
+    values = np.float64(draw("plain"))
+    np.testing.assert_allclose(whole.variance, (values @ whole.components).var(axis=0, ddof=1), rtol=1e-6)
+    left_over = SklearnPca(svd_solver="full").fit(values - values @ kept @ kept.T)
+    np.testing.assert_allclose(whole.variance[5:], left_over.explained_variance_[:7], rtol=1e-6)
 
 
 def test_a_saved_pca_loads_whole_in_its_components_and_its_variances(spark, tmp_path):
