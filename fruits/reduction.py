@@ -188,8 +188,8 @@ def tell_choice(pca, variance_kept, max_components=None):
 
 def tell_saved(pca, share):
     """Tell in a line whose variance a saved PCA has told, and which share of these pictures' it keeps, or None."""
-    kept = "there is none to keep" if share is None else f"{share:.2%} is kept"
-    return f"this is of the variance of the {pca.rows:,} pictures fitted then; of that of the pictures here, {kept}"
+    kept = "nothing, as they do not differ" if share is None else f"{share:.2%}"
+    return f"that is the variance of the {pca.rows:,} pictures that it was fitted on; of the pictures here: {kept}"
 
 
 def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
