@@ -363,7 +363,7 @@ def find_neighbours(projection, paths, count=5):
     if unknown := sorted(set(paths) - set(asked["path"])):
         raise ValueError(f"{unknown[0]} is not in the projection: give a path as its column path has it")
     columns = projection.select("path", "label", "pca")
-    near = reduction.map_blocks(columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS).toPandas()
+    near = reduction.map_blocks(columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS)
     return near.sort_values(["path", "distance", "neighbour"]).groupby("path").head(count).reset_index(drop=True)
 
 

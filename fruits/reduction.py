@@ -2,6 +2,7 @@
 
 import json
 import operator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put vari
 MOMENTS = "rows long, total binary, products binary"
 PROJECTION = "path string, label string, pca array<float>"
 EXTREMES = "component long, end string, path string, label string, score float, pca array<float>"
+BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
 
 
@@ -90,31 +92,20 @@ def _sum_moments(vectors, origin):
 
     def sum_partition(batches):
         rows, total, products = 0, np.zeros(size), np.zeros((size, size))
-        for block in _gather_blocks(batches):
-            values = block.column(0).combine_chunks().flatten().to_numpy().reshape(-1, size) - origin
+        for batch in batches:
+            values = batch.column(0).flatten().to_numpy().reshape(-1, size) - origin
             rows, total, products = rows + len(values), total + values.sum(axis=0), products + values.T @ values
         yield pa.RecordBatch.from_pydict({"rows": [rows], "total": [total.tobytes()], "products": [products.tobytes()]})
 
     # As many sums as cores, however many files: each is 13 MB for 1,280 features. Where there are many, workers add
     # them up in a tree, so that neither the driver's memory nor its one core is what the others wait for.
     cores = vectors.sparkSession.sparkContext.defaultParallelism
-    parts = vectors.coalesce(cores).mapInArrow(sum_partition, MOMENTS).rdd.map(
+    with _send_blocks(vectors.sparkSession):
+        sums = vectors.coalesce(cores).mapInArrow(sum_partition, MOMENTS).rdd
+    parts = sums.map(
         lambda part: (part.rows, np.frombuffer(part.total), np.frombuffer(part.products).reshape(size, size))
     )
     return parts.treeReduce(lambda one, other: tuple(map(operator.add, one, other)))
-
-
-def _gather_blocks(batches):
-    """Join Arrow batches, of as few rows as the network sees, into Arrow tables of BLOCK_ROWS rows or more."""
-    held, rows = [], 0
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        if rows >= BLOCK_ROWS:
-            yield pa.Table.from_batches(held)
-            held, rows = [], 0
-    if rows:
-        yield pa.Table.from_batches(held)
 
 
 def measure_variance(table, pca):
@@ -150,16 +141,23 @@ def complete(saved, fitted):
 
 
 def map_blocks(table, function, schema):
-    """Apply a function to a Spark DataFrame, pandas in and pandas out, on blocks of BLOCK_ROWS rows or more.
+    """Apply a function to a Spark DataFrame, pandas in and pandas out, on blocks of up to BLOCK_ROWS rows, and collect.
 
-    schema: of what it returns, as mapInPandas has it, which would call it for every 16 rows.
+    schema: of what it returns, as mapInPandas has it. Returns a pandas DataFrame.
     """
+    with _send_blocks(table.sparkSession):
+        return table.mapInPandas(lambda blocks: map(function, blocks), schema).toPandas()
 
-    def apply(batches):
-        for block in _gather_blocks(batches):
-            yield pa.RecordBatch.from_pandas(function(block.to_pandas()), preserve_index=False)
 
-    return table.mapInArrow(apply, schema)
+@contextmanager
+def _send_blocks(spark):
+    """Have Spark send workers BLOCK_ROWS rows at once: a run sets as few as its network sees pictures."""
+    rows = spark.conf.get(BATCH_ROWS)
+    spark.conf.set(BATCH_ROWS, BLOCK_ROWS)
+    try:
+        yield
+    finally:
+        spark.conf.set(BATCH_ROWS, rows)
 
 
 def _fix_signs(components):
@@ -234,7 +232,7 @@ def find_extremes(projection, components=3, count=4):
     path, label, score) of up to count rows an end, the outermost first.
     """
     few = projection.select("path", "label", F.slice("pca", 1, components).alias("pca"))
-    found = map_blocks(few, lambda block: _find_ends(block, count), EXTREMES).toPandas()
+    found = map_blocks(few, lambda block: _find_ends(block, count), EXTREMES)
     return _find_ends(found.drop_duplicates("path"), count)
 
 

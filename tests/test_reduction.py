@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.feature import PCA, StandardScaler
@@ -101,15 +100,29 @@ def test_one_partition_and_many_give_the_same_fit(spark):
     np.testing.assert_allclose(many.components, one.components, atol=1e-9)
 
 
-def test_batches_of_any_length_are_joined_into_blocks_in_their_order(monkeypatch):
-    values = draw("plain")
-    monkeypatch.setattr(reduction, "BLOCK_ROWS", 16)
-    parts = np.split(values, [0, 3, 10, 30, 30, 59])
-    schema = pa.schema({"features": pa.list_(pa.float32())})  # of an empty batch too
-    batches = (pa.RecordBatch.from_pydict({"features": list(part)}, schema) for part in parts)
-    blocks = list(reduction._gather_blocks(batches))
-    assert [block.num_rows for block in blocks] == [30, 29, 1]
-    np.testing.assert_array_equal(np.concatenate([np.stack(block.to_pandas()["features"]) for block in blocks]), values)
+@pytest.fixture
+def sixteen_rows_a_batch(spark):
+    """As a run sets it for its pictures."""
+    before = spark.conf.get(reduction.BATCH_ROWS)
+    spark.conf.set(reduction.BATCH_ROWS, 16)
+    yield
+    assert spark.conf.get(reduction.BATCH_ROWS) == "16"
+    spark.conf.set(reduction.BATCH_ROWS, before)
+
+
+@pytest.mark.usefixtures("sixteen_rows_a_batch")
+def test_workers_get_blocks_whatever_the_run_has_set_for_its_pictures(spark, monkeypatch):
+    monkeypatch.setattr(reduction, "BLOCK_ROWS", 25)
+    table = make_table(spark, draw("plain")).coalesce(1)
+    found = reduction.map_blocks(table, lambda block: pd.DataFrame({"rows": [len(block)]}), "rows long")
+    assert found["rows"].tolist() == [25, 25, 10]
+    np.testing.assert_allclose(reduction.fit_pca(table).variance, fit_by_numpy(draw("plain"))[0], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("sixteen_rows_a_batch")
+def test_a_function_that_fails_leaves_the_setting_of_the_run(spark):
+    with pytest.raises(Exception, match="no such column"):
+        reduction.map_blocks(make_table(spark, draw("plain")), lambda block: block["no such column"], "rows long")
 
 
 @pytest.mark.parametrize(
