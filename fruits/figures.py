@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,6 +32,7 @@ FAINTEST = 1e-5  # of the first; components beyond the number of pictures have n
 LABELS_NAMED = 24  # a legend of more is read by nobody
 LABEL_LENGTH = 22  # characters
 LABELS_CONFUSED = 12
+TITLE_LENGTH = 66  # characters of a line beside the names of labels
 METHODS = (  # of quality.Accuracy: how they are named and drawn
     ("logistic", "logistic regression", COLOURS[0], "o"),
     ("neighbours", "nearest neighbour", COLOURS[1], "s"),
@@ -209,7 +211,7 @@ def draw_confusion(quality):
     asked = sum(entry[2] for entry in quality.confusion if entry[0] == truth)
     names = {"truth": _shorten(truth), "found": _shorten(found)}
     told = "Most often confused: {truth} taken for {found}, {count} of {asked}"
-    axis.set_title(say(told, count=count, asked=asked, **names))
+    axis.set_title(fill(say(told, count=count, asked=asked, **names), TITLE_LENGTH))
     axis.title.set_parse_math(False)
     return figure
 

@@ -277,6 +277,16 @@ def test_neighbours_are_drawn_beside_the_picture_asked_for_and_counted(tmp_path)
     render(figure, tmp_path)
 
 
+def test_the_title_of_the_confusion_lies_within_the_figure_whatever_the_labels():
+    names = ["Granny Smith of the northern orchards", "Apple Red Delicious of the south"]
+    figure = figures.draw_confusion(make_quality(confusion=[(*names, 1234), (names[0], names[0], 8765)]))
+    figure.canvas.draw()
+    (title,) = (text for text in figure.axes[0].get_children() if getattr(text, "get_text", str)().startswith("Most"))
+    drawn = title.get_window_extent()
+    assert 0 <= drawn.x0 < drawn.x1 <= figure.bbox.width
+    assert drawn.y1 <= figure.bbox.height
+
+
 def test_all_titles_stand_at_the_left():
     drawn = [figures.draw_accuracy(make_quality()), figures.draw_confusion(make_quality()), draw_points(["Fig"])]
     drawn.append(figures.draw_variance(make_pca([0.5, 0.25, 0.15, 0.1]), 2, 0.7))
