@@ -87,12 +87,12 @@ def draw_variance(pca, k, variance_kept):
     )
     right.set(xlabel=say("components kept"), ylabel=say("variance explained, cumulated (%)"))
     right.set(xlim=(0, shown + 0.5), ylim=(0, 103))
-    numbers = {"k": k, "all": len(shares), "share": cumulated[k - 1]}
+    choice = {"k": k, "all": len(shares), "share": cumulated[k - 1]}
     if variance_kept:
         right.axhline(100 * variance_kept, color=COLOURS[4], linestyle="--", linewidth=1)
-        told = say("{k:,} of {all:,} keep {share:.1f} % ({asked:g} % asked for)", asked=100 * variance_kept, **numbers)
+        told = say("{k:,} of {all:,} keep {share:.1f} % ({asked:g} % asked for)", asked=100 * variance_kept, **choice)
     else:
-        told = say("{k:,} of {all:,} keep {share:.1f} % (of {rows:,} pictures fitted)", rows=pca.rows, **numbers)
+        told = say("{k:,} of {all:,} keep {share:.1f} % (of {rows:,} pictures fitted)", rows=pca.rows, **choice)
     right.set_title(told)
     return figure
 
@@ -119,8 +119,8 @@ def draw_two_components(labels, scores, variance_ratio):
     axis.set(xlabel=say("first component ({share:.1f} % of variance)", share=shares[0]))
     axis.set(ylabel=say("second component ({share:.1f} % of variance)", share=shares[1]))
     decimal = say("{value:g}", value=0.5)[1]  # of the language now: numbers are written when the figure is drawn
-    for numbers in (axis.xaxis, axis.yaxis):
-        numbers.set_major_formatter(lambda value, _: f"{value:g}".replace(".", decimal).replace("-", "−"))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(lambda value, _: f"{value:g}".replace(".", decimal).replace("-", "−"))
     told = "Two components hold {share:.1f} % of the variance of {count} labels"
     told = say(told, share=sum(shares[:2]), count=len(kinds))
     others = say(", the {count} most frequent named", count=LABELS_NAMED) if len(kinds) > LABELS_NAMED else ""
@@ -209,9 +209,9 @@ def draw_confusion(quality):
     axis.set(ylabel=say("true label (pictures), the {count} most confused", count=len(labels)))
     truth, found, count = wrong[0]
     asked = sum(entry[2] for entry in quality.confusion if entry[0] == truth)
-    names = {"truth": _shorten(truth), "found": _shorten(found)}
+    pair = {"truth": _shorten(truth), "found": _shorten(found)}
     told = "Most often confused: {truth} taken for {found}, {count} of {asked}"
-    axis.set_title(fill(say(told, count=count, asked=asked, **names), TITLE_LENGTH))
+    axis.set_title(fill(say(told, count=count, asked=asked, **pair), TITLE_LENGTH))
     axis.title.set_parse_math(False)
     return figure
 

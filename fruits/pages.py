@@ -7,7 +7,6 @@ The slides hold reveal.js, their style and their figures. The PDF is printed by 
 """
 
 import argparse
-import ast
 import json
 import re
 import shutil
@@ -22,7 +21,7 @@ from nbconvert.exporters import HTMLExporter
 
 from fruits import images, storage
 
-ROOT = Path(__file__).parents[1]
+ROOT = storage.find_project_root()
 TEMPLATE = ROOT / "presentation" / "slides.html.j2"
 REVEAL = "sphinx_revealjs/_static/revealjs"  # in the package sphinx-revealjs, which carries reveal.js
 # nbconvert's page as JupyterLab shows it, without what it fetches: the walk holds no formula, widget or chart in text.
@@ -105,16 +104,6 @@ def read_pixels(path, size):
         return None
 
 
-def read_parameters(notebook):
-    """Read the parameters of a notebook: {name: value}. notebook: its name in notebooks/, without .ipynb."""
-    cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
-    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    names = [node.target.id for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
-    values = {}
-    exec(source, values)  # our own file, which Jupyter would execute too
-    return {name: values[name] for name in names}
-
-
 def show_diagram(name):
     """Show a diagram in French, without its title, which is the slide's: an SVG."""
     text = (ROOT / "images-cours" / f"{name}.fr.svg").read_text(encoding="utf-8")
@@ -141,11 +130,16 @@ def render_slides(notebook, page):
     Path(page).write_text(html, encoding="utf-8")
 
 
+def find_browser():
+    """Find a browser of Chromium's kind: its path, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def print_pdf(page, pdf):
     """Print a page of slides as PDF, a slide a page. Raises PagesError where there is no browser, or it fails."""
     from playwright.sync_api import Error, sync_playwright
 
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = find_browser()
     if browser is None:
         raise PagesError(
             f"no browser to print the PDF with: install Chromium (apt-get install chromium), or open {page} "

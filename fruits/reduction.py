@@ -61,9 +61,7 @@ def fit_pca(table, column="features"):
     float64); the driver adds these up and takes the eigenvectors, so that its memory does not depend on the rows.
     Returns a Pca. Raises ValueError where there are fewer than 2 rows, all are the same, or one is not finite.
     """
-    first = table.select(column).first()
-    origin = np.zeros(0) if first is None else np.asarray(first[0], np.float64)
-    rows, total, products = (0, None, None) if first is None else _sum_moments(table.select(column), origin)
+    origin, rows, total, products = _sum_moments(table, column)
     if rows < 2:
         raise ValueError(
             f"{rows} picture(s) featurized, but a PCA needs at least 2: see in rejected/ why "
@@ -83,11 +81,16 @@ def fit_pca(table, column="features"):
     return Pca(origin + shift, components, variance, rows)
 
 
-def _sum_moments(vectors, origin):
-    """Sum vectors and their products over the table: (rows, (d,), (d, d)), counted from origin.
+def _sum_moments(table, column="features"):
+    """Sum vectors and their products over a table: (origin (d,), rows, total (d,), products (d, d)).
 
-    Counting from one of the vectors keeps the digits that a large mean would take away.
+    They are counted from origin, one of the vectors, which keeps the digits that a large mean would take away.
     """
+    vectors = table.select(column)
+    first = vectors.first()
+    if first is None:
+        return np.zeros(0), 0, np.zeros(0), np.zeros((0, 0))
+    origin = np.asarray(first[0], np.float64)
     size = len(origin)
 
     def sum_partition(batches):
@@ -105,7 +108,7 @@ def _sum_moments(vectors, origin):
     parts = sums.map(
         lambda part: (part.rows, np.frombuffer(part.total), np.frombuffer(part.products).reshape(size, size))
     )
-    return parts.treeReduce(lambda one, other: tuple(map(operator.add, one, other)))
+    return origin, *parts.treeReduce(lambda one, other: tuple(map(operator.add, one, other)))
 
 
 def measure_variance(table, pca):
@@ -114,11 +117,9 @@ def measure_variance(table, pca):
     table: DataFrame (features), of any pictures: those that the PCA was fitted on have told it by variance_held.
     Returns None where there is no variance.
     """
-    vectors = table.select("features")
-    first = vectors.first()
-    if first is None:
+    _, rows, total, products = _sum_moments(table)
+    if rows == 0:
         return None
-    rows, total, products = _sum_moments(vectors, np.asarray(first[0], np.float64))
     scatter = products - np.outer(total, total) / rows
     whole, held = np.trace(scatter), (pca.components * (scatter @ pca.components)).sum()
     return float(held / whole) if whole > ROUNDING * np.trace(products) else None

@@ -83,7 +83,7 @@ def deck(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     """A browser; the tests that need one are skipped where there is none."""
-    path = next(filter(None, map(shutil.which, pages.BROWSERS)), None)
+    path = pages.find_browser()
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     from playwright.sync_api import sync_playwright
