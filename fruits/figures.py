@@ -32,6 +32,7 @@ FAINTEST = 1e-5  # of the first; components beyond the number of pictures have n
 LABELS_NAMED = 24  # a legend of more is read by nobody
 LABEL_LENGTH = 22  # characters
 LABELS_CONFUSED = 12
+DOTS = 150  # an inch, of the figures saved
 TITLE_LENGTH = 66  # characters of a line beside the names of labels
 METHODS = (  # of quality.Accuracy: how they are named and drawn
     ("logistic", "logistic regression", COLOURS[0], "o"),
@@ -372,10 +373,24 @@ def _say_only(figure, text):
 
 
 def save_figure(figure, folder, name):
-    """Write a figure as folder/figures/name.png, at 150 dots an inch."""
+    """Write a figure as folder/figures/name.png."""
     content = BytesIO()
-    figure.savefig(content, format="png", dpi=150)
+    figure.savefig(content, format="png", dpi=DOTS)
     storage.write_bytes(f"{folder}/figures/{name}.png", content.getvalue())
+
+
+def load_figure(folder, name):
+    """Load a figure that an earlier run saved, as it was drawn. Returns None where it is not there."""
+    path = f"{folder}/figures/{name}.png"
+    if not storage.is_file(path):
+        return None
+    pixels = plt.imread(BytesIO(storage.read_bytes(path)))
+    height, width, _ = pixels.shape
+    figure = plt.figure(figsize=(width / DOTS, height / DOTS))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(pixels)
+    axis.axis("off")
+    return figure
 
 
 def _shorten(label):

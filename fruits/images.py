@@ -140,7 +140,8 @@ def read_pixels(pictures, paths, size):
     pictures: DataFrame with path and content, of files or packed. size: (height, width) in pixels.
     """
     pixels = {}
-    for row in pictures.where(is_one_of(F.col("path"), paths)).select("path", "content").toLocalIterator():
+    rows = pictures.where(is_one_of(F.col("path"), paths)).select("path", "content")
+    for row in rows.toLocalIterator(prefetchPartitions=True):  # in memory at once: two tasks' pictures
         with suppress(RefusedPicture):
             pixels[row.path] = decode(row.content, size)
     return pixels

@@ -12,6 +12,7 @@ from pyspark.ml import PipelineModel
 from pyspark.ml.common import _py2java
 from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
+from pyspark.ml.util import JavaMLReader
 from pyspark.sql import functions as F
 
 from fruits import storage
@@ -274,7 +275,8 @@ def load_pca(folder, fingerprint):
             f"the PCA in {folder} was fitted on features of another network: {differences}. "
             f"Set pca_model to one of the same network, or leave it out to fit a new one"
         )
-    scaler, projector = PipelineModel.load(folder).stages
+    # Java reads the model by itself; PipelineModel.load would start a Python worker to read its description.
+    scaler, projector = JavaMLReader(PipelineModel).load(folder).stages
     return Pca(scaler.mean.toArray(), projector.pc.toArray(), np.array(about["variance"]), about["rows"])
 
 

@@ -300,6 +300,18 @@ def test_a_long_label_is_shortened():
     assert short.endswith("…")
 
 
+def test_a_figure_of_an_earlier_run_is_shown_as_it_was_saved(tmp_path):
+    drawn = draw_points(["Fig", "Lemon"])
+    figures.save_figure(drawn, str(tmp_path), "two_components")
+    loaded = figures.load_figure(str(tmp_path), "two_components")
+    with Image.open(tmp_path / "figures" / "two_components.png") as saved:
+        pixels = np.asarray(saved.convert("RGB"))
+    (shown,) = loaded.axes[0].get_images()
+    np.testing.assert_array_equal((shown.get_array()[..., :3] * 255).round(), pixels)
+    np.testing.assert_allclose(loaded.get_size_inches(), drawn.get_size_inches(), atol=1 / figures.DOTS)
+    assert figures.load_figure(str(tmp_path), "extremes") is None
+
+
 def test_drawing_leaves_the_style_of_matplotlib_as_it_was():
     before = dict(plt.rcParams)
     draw_points(["Fig"])

@@ -222,6 +222,23 @@ def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
     ]
 
 
+def test_a_run_with_nothing_new_shows_the_figures_of_the_run_before_and_draws_one_that_is_gone(smoke, tmp_path):
+    output = shutil.copytree(smoke.output, tmp_path / "output")
+    shown, gone = [output / "figures" / f"{name}.png" for name in ("two_components", "neighbours")], "extremes.png"
+    before = [path.stat().st_mtime_ns for path in shown]
+    (output / "figures" / gone).unlink()
+    options = ["-f", ROOT / "params" / "smoke.yaml", "-p", "output_path", output]
+    answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    assert "the results of the earlier run stand" in "".join(get_outputs(executed, "stdout"))
+    assert [path.stat().st_mtime_ns for path in shown] == before
+    assert (output / "figures" / gone).read_bytes() == (smoke.output / "figures" / gone).read_bytes()
+    cells = [cell for cell in executed.cells if "load_figure(" in cell.source]
+    assert len(cells) == 3
+    assert all("image/png" in cell.outputs[-1].data for cell in cells)
+
+
 @pytest.mark.parametrize(("count", "seconds"), [(1, 30), (5, 0)], ids=["one picture", "five, their quality not wanted"])
 def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, tmp_path, count, seconds):
     rows = smoke.projection.to_pylist()[::50][:count]

@@ -134,6 +134,20 @@ def test_starting_spark_twice_gives_the_session_that_runs(spark):
     assert session.start_spark("local[2]").sparkContext is spark.sparkContext
 
 
+def test_java_ends_with_spark_and_both_can_be_started_again():
+    program = """if True:
+        from fruits import session
+        for _ in range(2):
+            spark = session.start_spark("local[1]")
+            java = spark.sparkContext._gateway.proc
+            session.stop_spark(spark)
+            print(java.poll() is not None, end=" ")
+        print(session.start_spark("local[1]").range(3).count())
+    """
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert answer.stdout == "True True 3\n", answer.stderr[-2000:]
+
+
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}], ids=["none", "C"])
 def test_names_with_accents_are_read_whatever_the_locale(tmp_path, locale):
     (tmp_path / "Pêche").mkdir()
