@@ -3,6 +3,8 @@
 import itertools
 import json
 
+from fruits.figures import in_french, say
+
 SECONDS_BAR = 1.05  # times the growth of the count: 2.1 where it doubles
 MEMORY_BAR = 1.1  # whatever the growth of the count
 NOTEBOOK_BAR = 30  # seconds, where nothing is new
@@ -60,7 +62,7 @@ def _hold(what, value, bar):
 
 def _tell_cores(cores):
     """Tell a number of cores."""
-    return f"{cores} core" + ("s" if cores > 1 else "")
+    return say("{cores} cores", cores=cores) if cores > 1 else say("1 core")
 
 
 def format_table(found):
@@ -119,11 +121,13 @@ def _list_verdicts(found):
 
 
 def save(found, folder):
-    """Write volume.json and volume.png into a folder."""
+    """Write volume.json and volume.png into a folder, and the figure in French, volume.fr.png."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "volume.json").write_text(json.dumps(found, indent=2) + "\n")
     if any(run["kind"] == "first" for run in found["runs"]):
         draw_figure(found).savefig(folder / "volume.png", dpi=150)
+        with in_french():
+            draw_figure(found).savefig(folder / "volume.fr.png", dpi=150)
 
 
 def draw_figure(found):
@@ -145,18 +149,20 @@ def tell_finding(found):
     """Tell the finding in a sentence or two, from the runs on most cores."""
     last = _find_last(found)
     growths = [pair for pair in _list_growths(found) if pair[1]["cores"] == last["cores"]]
-    told = f"{last['pictures']:,} pictures in {last['seconds']['total']:,.0f} s on {_tell_cores(last['cores'])}"
+    seconds, where = last["seconds"]["total"], _tell_cores(last["cores"])
+    told = say("{pictures:,} pictures in {seconds:,.0f} s on {where}", **last | {"seconds": seconds}, where=where)
     if growths:
         smaller, larger = growths[0]
-        times = larger["pictures"] / smaller["pictures"]
-        seconds = larger["seconds"]["total"] / smaller["seconds"]["total"]
-        names = [name for name in ("driver", "java_live") if smaller["mib"][name]]
-        memory = [larger["mib"][name] / smaller["mib"][name] for name in names]
-        grown = f" and {max(memory):.2f} times the driver's memory" if memory else ""
-        told = f"{'Twice' if times == 2 else f'{times:.3g} times'} the pictures take {seconds:.2f} times as long{grown}"
-        told += "" if all(bar["is_met"] for bar in found["bars"]) else " (a bar is missed)"
+        memory = [(larger["mib"][name], smaller["mib"][name]) for name in ("driver", "java_live")]
+        memory = [more / less for more, less in memory if less]  # none where the system has no /proc
+        times, longer = larger["pictures"] / smaller["pictures"], seconds / smaller["seconds"]["total"]
+        told = say("Twice the pictures" if times == 2 else "{times:.3g} times the pictures", times=times)
+        told += say(" take {longer:.2f} times as long", longer=longer)
+        told += say(" and {grown:.2f} times the driver's memory", grown=max(memory)) if memory else ""
+        told += "" if all(bar["is_met"] for bar in found["bars"]) else say(" (a bar is missed)")
     nothing = _find_run(found, "nothing", last)
-    return told + (f";\nwith nothing new, a run is over in {nothing['seconds']['total']:.0f} s" if nothing else "")
+    seconds = nothing and nothing["seconds"]["total"]
+    return told + (say(";\nwith nothing new, a run is over in {seconds:.0f} s", seconds=seconds) if nothing else "")
 
 
 def _find_last(found):
@@ -185,12 +191,12 @@ def _draw_seconds(axes, found):
         if len(runs) > 1:
             bar = SECONDS_BAR * seconds[-2] * counts[-1] / counts[-2]
             axes.plot(counts[-1], bar, color=colour, marker="_", markersize=18, markeredgewidth=2)
-    axes.set_title("first run, start to end (dash: the bar)", fontsize=10)
-    axes.set_xlabel("pictures")
-    axes.set_ylabel("seconds")
+    axes.set_title(say("first run, start to end (dash: the bar)"), fontsize=10)
+    axes.set_xlabel(say("pictures"))
+    axes.set_ylabel(say("seconds"))
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.2)
-    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.set_xticks(counts, [say("{k:,}", k=count) for count in counts])
 
 
 def _draw_memory(axes, found):
@@ -201,15 +207,16 @@ def _draw_memory(axes, found):
     styles = {"driver": (BLUE, "o", "-"), "java_live": (RED, "s", "-"), "java": (GREY, "^", "--")}
     for name, (colour, marker, line) in styles.items():
         mib = [run["mib"][name] or 0 for run in runs]
-        axes.plot(counts, mib, color=colour, marker=marker, linestyle=line, linewidth=2, label=MEMORY[name])
-        axes.annotate(f"{mib[-1]:,.0f}", (counts[-1], mib[-1]), xytext=(0, 6), textcoords="offset points", ha="center")
-    axes.set_title(f"memory of the driver, {_tell_cores(cores)}", fontsize=10)
-    axes.set_xlabel("pictures")
-    axes.set_ylabel("MiB")
+        axes.plot(counts, mib, color=colour, marker=marker, linestyle=line, linewidth=2, label=say(MEMORY[name]))
+        at, above = (counts[-1], mib[-1]), {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(say("{mib:,.0f}", mib=mib[-1]), at, **above)
+    axes.set_title(say("memory of the driver, {where}", where=_tell_cores(cores)), fontsize=10)
+    axes.set_xlabel(say("pictures"))
+    axes.set_ylabel(say("MiB"))
     axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.3)
     axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     axes.set_xlim(0, counts[-1] * 1.1)
-    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.set_xticks(counts, [say("{k:,}", k=count) for count in counts])
 
 
 def _draw_kinds(axes, found):
@@ -219,9 +226,9 @@ def _draw_kinds(axes, found):
     runs = {title: run["seconds"]["total"] for title, run in runs.items() if run}
     for row, (title, seconds) in enumerate(runs.items()):
         axes.barh(row, seconds, color=GREY if title.endswith("first run") else BLUE)
-        axes.text(seconds, row, f" {seconds:,.0f} s", va="center")
-    axes.set_yticks(range(len(runs)), runs)
+        axes.text(seconds, row, say(" {seconds:,.0f} s", seconds=seconds), va="center")
+    axes.set_yticks(range(len(runs)), map(say, runs))
     axes.invert_yaxis()
     axes.margins(x=0.2)
-    axes.set_title(f"{last['pictures']:,} pictures, {_tell_cores(last['cores'])}", fontsize=10)
-    axes.set_xlabel("seconds, start to end")
+    axes.set_title(say("{pictures:,} pictures, {where}", **last, where=_tell_cores(last["cores"])), fontsize=10)
+    axes.set_xlabel(say("seconds, start to end"))

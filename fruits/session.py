@@ -58,6 +58,8 @@ def stop_spark(spark):
     """Stop Spark, and end its Java too, which would keep its memory for as long as this Python runs."""
     gateway = spark.sparkContext._gateway
     spark.stop()
+    if gateway.proc is None:  # spark-submit has started this Python, not the other way round
+        return
     gateway.shutdown()
     gateway.proc.stdin.close()  # what Java ends with
     gateway.proc.wait(SECONDS_TO_END)

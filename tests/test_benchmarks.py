@@ -193,6 +193,12 @@ def test_the_figure_of_volumes_tells_its_finding_and_draws_every_run(volume, mea
     assert seconds.lines[1].get_ydata() == pytest.approx([420])  # the bar
     assert [len(line.get_ydata()) for line in memory.lines] == [2, 2, 2]
     assert [label.get_text() for label in kinds.get_yticklabels()] == ["first run", "nothing new", "1 % new"]
+    with volume.volume_results.in_french():
+        french = volume.volume_results.draw_figure(measured)
+    assert french.get_suptitle() == (
+        "Deux fois plus d’images demandent 1,90\xa0fois le temps et 1,00\xa0fois la mémoire du driver\xa0;\n"
+        "sans rien de nouveau, une exécution se termine en 17\xa0s"
+    )
     one_count = measured | {"runs": [make_run("first", 500, 1, 30.0)], "bars": []}
     assert volume.volume_results.draw_figure(one_count).get_suptitle() == "500 pictures in 30 s on 1 core"
 
