@@ -148,7 +148,7 @@ def draw_accuracy(quality):
         axis.plot(*zip(*known, strict=True), marker=marker, color=colour, label=say(name)) if known else None
     thin, baseline = {"linewidth": 1}, 100 * quality.baseline
     axis.axhline(baseline, color="#4D4D4D", linestyle=":", label=say("always the most frequent label"), **thin)
-    axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", label=say("k of the variance rule"), **thin)
+    axis.axvline(quality.chosen_k, color=COLOURS[4], linestyle="--", label=say("kept by this run"), **thin)
     axis.set(xscale="log", xlabel=say("components kept (the last: the features themselves)"), ylim=(0, 103))
     axis.set(ylabel=say("labels found, of {count:,} pictures kept aside (%)", count=quality.tested))
     chosen = quality.chosen_k  # a number that would stand on its own is left out
@@ -169,7 +169,7 @@ def _tell_accuracy(quality):
     if enough == max(known):
         return say("Accuracy grows to the last of {enough:,} components: {share:.1f} % of labels found", **numbers)
     grown = "Beyond {enough:,} components accuracy stops growing: {share:.1f} % of labels found\n"
-    return say(grown + "(the variance rule keeps {chosen:,})", **numbers)
+    return say(grown + "(this run keeps {chosen:,})", **numbers)
 
 
 def _tell_why(quality):

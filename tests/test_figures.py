@@ -178,9 +178,9 @@ def test_accuracy_is_drawn_for_both_classifiers_against_the_components(tmp_path)
     np.testing.assert_allclose(lines["logistic regression"], [[2, 50, 100, 1280], [40, 91, 92, 92]])
     np.testing.assert_allclose(lines["nearest neighbour"], [[2, 50, 100, 1280], [30, 90, 90, 90]])
     assert lines["always the most frequent label"][1] == [33, 33]
-    assert lines["k of the variance rule"][0] == [100, 100]
+    assert lines["kept by this run"][0] == [100, 100]
     assert read_title(axis) == (
-        "Beyond 50 components accuracy stops growing: 91.0 % of labels found\n(the variance rule keeps 100)"
+        "Beyond 50 components accuracy stops growing: 91.0 % of labels found\n(this run keeps 100)"
     )
     assert "100 pictures kept aside (%)" in axis.get_ylabel()
     render(figure, tmp_path)
