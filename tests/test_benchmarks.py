@@ -15,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = [sys.executable, str(ROOT / "benchmarks" / "bench.py")]
-VOLUME = [sys.executable, str(ROOT / "benchmarks" / "volume.py")]
 
 
 @pytest.fixture
@@ -106,26 +105,6 @@ def test_an_interrupted_benchmark_leaves_nothing_behind(tmp_path):
     assert process.wait(30) == 130
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_volumes_benchmark_counts_every_picture(tmp_path):
-    command = [*VOLUME, "--counts", "24", "--cores", "2", "--steps", "first", "runs", "--runs", "2"]
-    done = subprocess.run([*command, "--output", tmp_path], capture_output=True, text=True)
-    found = json.loads((tmp_path / "volume.json").read_text())
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    assert found["is_right"]
-    assert [run["counts"]["new"] for run in found["runs"]] == [24]
-    for run in found["runs"]:
-        seconds = run["seconds"]
-        parts = sum(seconds[step] for step in ("list", "network", "workers", "featurize", "tidy"))
-        assert parts < seconds["features"] < seconds["start"] + seconds["features"] + seconds["pca"] < seconds["total"]
-        assert 20 < run["mib"]["java_live"] < run["mib"]["java"]
-        assert run["mib"]["driver"] > 200
-    before, after = found["small_runs"]["before"], found["small_runs"]["after"]
-    assert before["rows"] == after["rows"] == 100
-    assert after["files"] <= before["files"]
-    assert (tmp_path / "volume.png").stat().st_size > 10_000
 
 
 def test_runs_after_the_first_meet_1_percent_of_pictures_and_leave_them_as_they_were(volume, tmp_path, monkeypatch):
