@@ -30,9 +30,9 @@ def list_bars(found):
         what = f"{larger['pictures']:,} pictures over {smaller['pictures']:,}, {_tell_cores(larger['cores'])}"
         seconds = larger["seconds"]["total"] / smaller["seconds"]["total"]
         bars.append(_hold(f"{what}: seconds", seconds, SECONDS_BAR * times))
-        for name in ("driver", "java_live"):
-            if smaller["mib"][name]:  # none where the system has no /proc
-                bars.append(_hold(f"{what}: {MEMORY[name]}", larger["mib"][name] / smaller["mib"][name], MEMORY_BAR))
+        if smaller["mib"]["driver"]:  # none where the system has no /proc
+            memory = _add_peaks(larger) / _add_peaks(smaller)
+            bars.append(_hold(f"{what}: peak memory of the driver, Python and Java", memory, MEMORY_BAR))
     if notebook := found["notebook"]:
         what = f"notebook, {notebook['pictures']:,} known pictures, {_tell_cores(notebook['cores'])}: seconds"
         bars.append(_hold(what, notebook["seconds"], NOTEBOOK_BAR))
@@ -53,6 +53,11 @@ def _list_growths(found):
             by_cores.setdefault(run["cores"], []).append(run)
     ordered = (sorted(runs, key=lambda run: run["pictures"]) for runs in by_cores.values())
     return [tuple(runs[-2:]) for runs in ordered if len(runs) > 1]
+
+
+def _add_peaks(run):
+    """Add the peaks of the driver's two processes, Python and Java, in MiB."""
+    return run["mib"]["driver"] + run["mib"]["java"]
 
 
 def _hold(what, value, bar):
@@ -100,7 +105,7 @@ def _list_others(found):
         lines.append(
             f"{runs['runs']} runs of {runs['per_run']} pictures: {before['files']} parquet files of features, read in "
             f"{before['seconds']:.2f} s; merged in {runs['merge_s']:.1f} s: {after['files']}, read in "
-            f"{after['seconds']:.2f} s (a run merges them beyond {runs['merges_beyond']} and two a core)"
+            f"{after['seconds']:.2f} s (a run merges them beyond {runs['merges_beyond']})"
         )
     return lines
 
@@ -153,12 +158,12 @@ def tell_finding(found):
     told = say("{pictures:,} pictures in {seconds:,.0f} s on {where}", **last | {"seconds": seconds}, where=where)
     if growths:
         smaller, larger = growths[0]
-        memory = [(larger["mib"][name], smaller["mib"][name]) for name in ("driver", "java_live")]
-        memory = [more / less for more, less in memory if less]  # none where the system has no /proc
+        has_memory = smaller["mib"]["driver"]  # none where the system has no /proc
         times, longer = larger["pictures"] / smaller["pictures"], seconds / smaller["seconds"]["total"]
         told = say("Twice the pictures" if times == 2 else "{times:.3g} times the pictures", times=times)
         told += say(" take {longer:.2f} times as long", longer=longer)
-        told += say(" and {grown:.2f} times the driver's memory", grown=max(memory)) if memory else ""
+        if has_memory:
+            told += say(" and {grown:.2f} times the driver's memory", grown=_add_peaks(larger) / _add_peaks(smaller))
         told += "" if all(bar["is_met"] for bar in found["bars"]) else say(" (a bar is missed)")
     nothing = _find_run(found, "nothing", last)
     seconds = nothing and nothing["seconds"]["total"]

@@ -33,7 +33,17 @@ IS_UNSETTLED = """CASE state WHEN 'unchanged' THEN rows != 1 OR named != 0
 NOT_READABLE = "not readable: no right to read it, or deleted during the run"
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
-GROUP_BYTES = 8 * 2**20  # of a parquet row group, what Spark reads at once: a packed picture costs as much to look up
+# How parquet is written. A row group is what Spark reads at once: of pictures, it is what one looked up costs, and the
+# least that a task can take. They are all different, so no dictionary; and may weigh MBs, so the first is weighed too.
+WRITING = {
+    "features": {"parquet.block.size": 8 * 2**20},
+    "rejected": {},
+    "packed": {
+        "parquet.block.size": 2**20,
+        "parquet.enable.dictionary#content": False,
+        "parquet.page.size.row.check.min": 1,
+    },
+}
 SECONDS_BETWEEN_LOOKS = 5  # at whether the stop file is there
 
 
@@ -250,7 +260,7 @@ def _name_missing(spark, changes, rows, folder):
 def append(rows, name, folder):
     """Add rows to a table. name: in SCHEMAS, whose columns are taken in their order."""
     columns = [column.split()[0] for column in SCHEMAS[name].split(", ")]
-    rows.select(*columns).write.mode("append").option("parquet.block.size", GROUP_BYTES).parquet(folder)
+    rows.select(*columns).write.mode("append").options(**WRITING[name]).parquet(folder)
 
 
 def pack(spark, pictures, listing, folder, per_core):

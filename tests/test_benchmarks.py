@@ -24,12 +24,12 @@ def volume(monkeypatch):
     return importlib.import_module("volume")
 
 
-def make_run(kind, count, cores, seconds, live_mib=100.0):
+def make_run(kind, count, cores, seconds, java_mib=2000.0):
     """Make up what volume.py says of one run."""
     return {
         "kind": kind, "pictures": count, "cores": cores, "images_per_second": 100.0, "is_right": True,
         "seconds": {"start": 6.0, "list": 1.0, "featurize": seconds - 10, "total": seconds},
-        "mib": {"driver": 900.0, "java": 2000.0, "java_live": live_mib},
+        "mib": {"driver": 900.0, "java": java_mib, "java_live": 100.0},
     }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def measured(volume):
     runs = [make_run("first", count, 2, count * 0.01 * (2 if count < 20_000 else 1.9)) for count in (10_000, 20_000)]
     runs += [make_run("nothing", 20_000, 2, 17.0), make_run("new", 20_200, 2, 25.0)]
     reading = {"pictures": 20_000, "cores": 2, "bytes": 10**8, "packs": 2, "pack_s": 9.0, "is_right": True}
-    runs_of_50 = {"runs": 20, "per_run": 50, "cores": 2, "merge_s": 2.0, "merges_beyond": 32, "is_right": True}
+    runs_of_50 = {"runs": 20, "per_run": 50, "cores": 2, "merge_s": 2.0, "merges_beyond": 36, "is_right": True}
     runs_of_50 |= {"before": {"files": 160, "rows": 1000, "seconds": 1.25}}
     return {
         "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 16, "load_before": (0, 0, 0)}, "load_after": (1, 1, 1),
@@ -136,12 +136,12 @@ def test_growth_is_held_to_its_bars(volume, measured):
     growth = bars["20,000 pictures over 10,000, 2 cores: seconds"]
     assert (growth["value"], growth["bar"], growth["is_met"]) == (pytest.approx(1.9), 2.1, True)
     assert all(bar["is_met"] for bar in bars.values())
-    measured["runs"][1] = make_run("first", 20_000, 2, 430.0, live_mib=115.0)
+    measured["runs"][1] = make_run("first", 20_000, 2, 430.0, java_mib=2300.0)
     measured["notebook"]["seconds"] = 31.0
     missed = [bar["what"] for bar in volume.volume_results.list_bars(measured) if not bar["is_met"]]
     assert missed == [
         "20,000 pictures over 10,000, 2 cores: seconds",
-        "20,000 pictures over 10,000, 2 cores: Java's live heap",
+        "20,000 pictures over 10,000, 2 cores: peak memory of the driver, Python and Java",
         "notebook, 20,000 known pictures, 2 cores: seconds",
     ]
 

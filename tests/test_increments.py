@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
@@ -302,6 +303,21 @@ def test_packed_pictures_are_the_pictures_and_are_not_packed_again(place):
     assert place.read() == [("A/2.jpg", 2), ("A/4.jpg", 4), ("B/1.jpg", 1), ("B/3.jpg", 3)]
     assert {path for path, _ in place.read("rejected", "reason")} == {"B/.hidden", "B/broken.jpg"}
     assert place.run().is_empty  # the same pictures, read from their files
+
+
+def test_packed_pictures_lie_in_groups_that_tasks_can_share_however_heavy_they_are(place):
+    random = np.random.default_rng(0)
+    for label, count, length in (("light", 600, 10_000), ("heavy", 12, 1_500_000)):
+        for number in range(count):
+            place.write(f"{label}/{number}.jpg")
+            (place.pictures / label / f"{number}.jpg").write_bytes(random.bytes(length))
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    increments.pack(place.spark, place.load(), listing, str(place.output / "packs"), 1000)
+    files = [pq.ParquetFile(file).metadata for file in (place.output / "packs").glob("*.parquet")]
+    groups = [file.row_group(group) for file in files for group in range(file.num_row_groups)]
+    assert sum(group.num_rows for group in groups) == 617  # five more that were there
+    assert max(group.total_byte_size for group in groups) < 3 * 2**20
+    assert 10 < len(groups) < 40
 
 
 def test_a_packed_folder_is_read_as_the_files_were(place):
