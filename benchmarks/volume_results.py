@@ -200,7 +200,7 @@ def _draw_seconds(axes, found):
     axes.set_xlabel(say("pictures"))
     axes.set_ylabel(say("seconds"))
     axes.set_ylim(bottom=0)
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.2)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.3)
     axes.set_xticks(counts, [say("{k:,}", k=count) for count in counts])
 
 
@@ -219,6 +219,7 @@ def _draw_memory(axes, found):
     axes.set_xlabel(say("pictures"))
     axes.set_ylabel(say("MiB"))
     axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.3)
+    axes.yaxis.set_major_formatter(lambda mib, _: say("{mib:,.0f}", mib=mib))
     axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     axes.set_xlim(0, counts[-1] * 1.1)
     axes.set_xticks(counts, [say("{k:,}", k=count) for count in counts])
