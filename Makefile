@@ -29,9 +29,10 @@ data/output/local/report.json:
 	@echo "$@ is not there: give the output_path of a run that has ended, such as make slides RUN=data/output/mine" >&2
 	@exit 1
 
+# Two processes, whose tests wait for Spark to start as much as they compute; a file stays in one, with its fixtures.
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pytest --ignore tests/cloud --ignore tests/volume
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --ignore tests/cloud --ignore tests/volume
 
 volume-test: $(VENV)/installed-dev  ## kill runs, soak them, run them on Spark's small clusters and as a service
 	$(VENV)/bin/pytest tests/volume

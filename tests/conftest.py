@@ -1,4 +1,4 @@
-"""What several tests share: one Spark, one default network, and pictures made on the spot."""
+"""What the tests of a process share: one Spark, one default network, and pictures made on the spot."""
 
 import io
 import urllib.request
@@ -12,7 +12,7 @@ from fruits import backbones, session
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
-    """One Spark for all tests, on two cores, which writes nothing outside the tests' temporary folder."""
+    """One Spark for all tests of a process, on two cores, which writes nothing outside the tests' temporary folder."""
     spark = session.start_spark("local[2]", app_name="fruits-tests")
     yield spark
     spark.stop()
