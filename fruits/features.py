@@ -12,7 +12,7 @@ from pyspark import TaskContext
 from pyspark.sql.functions import pandas_udf
 
 from fruits import backbones, images
-from fruits.tensorflow_setup import keras, tf
+from fruits.tensorflow_setup import keras
 
 OUTCOME = "features array<float>, reason string"  # one of the two is null
 FILE_WEIGHT = 2**19  # bytes; Spark fills tasks of 128 MiB, so that one takes at most 256 pictures
@@ -22,9 +22,9 @@ TASKS_PER_CORE = 4  # where there are fewer pictures than that; more tasks end t
 def tune_spark(spark, batch_size):
     """Set how Spark cuts pictures into tasks, and tasks into batches.
 
-    batch_size: pictures that a worker receives, decodes and passes through the network at once. A small batch of
-    pixels stays in the processor's cache. Spark's own tasks, 32 small files each, are over before they pay for their
-    start. Where a file's blocks lie, which is the same for all on S3 and on one disk, is not listed.
+    batch_size: pictures that a worker receives, decodes and gives back as vectors at once. Spark's own tasks, 32 small
+    files each, are over before they pay for their start. Where a file's blocks lie, which is the same for all on S3 and
+    on one disk, is not listed.
     """
     cores = spark.sparkContext.defaultParallelism
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", batch_size)
@@ -62,11 +62,12 @@ def load_network(architecture, broadcast_weights):
     Returns (extract, size): backbones.compile_extractor's function; (height, width) in pixels.
     """
     _forget_archives()
-    _set_threads(TaskContext.get().cpus())
     model = keras.models.model_from_json(architecture)
     model.set_weights(broadcast_weights.value)
+    # As many tasks as there are cores run side by side: a picture gets the cores of its task and no more.
+    extract = backbones.compile_extractor(model, threads=TaskContext.get().cpus())
     gc.freeze()  # Spark collects garbage after each task: TensorFlow's objects, 0.2 s to walk, are none
-    return backbones.compile_extractor(model), model.input_shape[1:3]
+    return extract, model.input_shape[1:3]
 
 
 def _forget_archives():
@@ -79,12 +80,6 @@ def _forget_archives():
     for entry, finder in list(sys.path_importer_cache.items()):
         if isinstance(finder, zipimport.zipimporter):
             del sys.path_importer_cache[entry]
-
-
-def _set_threads(cores):
-    """Let TensorFlow use the cores of one task and no more, since as many tasks as there are cores run side by side."""
-    tf.config.threading.set_intra_op_parallelism_threads(cores)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def featurize_batch(contents, extract, size):
