@@ -86,10 +86,11 @@ def write_features(pictures, changes, featurize, output):
             .select("path", "label", "length", "modificationTime", "outcome.features", "outcome.reason")
             .persist(StorageLevel.DISK_ONLY)
         )
-        featurized = outcomes.where("features IS NOT NULL").drop("reason")
-        featurized.write.mode("append").parquet(f"{output}/features")
         rejected = outcomes.where("reason IS NOT NULL").drop("label", "features")
-        rejected.coalesce(1).write.mode("append").parquet(f"{output}/rejected")
+        rejected.write.mode("append").parquet(f"{output}/rejected")
+        featurized = outcomes.where("features IS NOT NULL").drop("reason")
+        featurized = featurized.coalesce(pictures.sparkSession.sparkContext.defaultParallelism)
+        featurized.write.mode("append").parquet(f"{output}/features")
         outcomes.unpersist()
 
 

@@ -274,14 +274,15 @@ def estimate_presence(setting):
 
 
 def commit(setting, new):
-    """Commit slice by slice, while every slot waits: a file for each task."""
-    seconds = count_slices(setting, new) * estimate_commit(setting, min(new, SLICE_PICTURES * setting.machines.slots))
-    return Step("commit", seconds, puts=new / size_tasks(setting, new) * WRITES_PER_FILE)
+    """Commit slice by slice, while every slot waits: a file for each."""
+    slices = count_slices(setting, new)
+    puts = slices * setting.machines.slots * WRITES_PER_FILE
+    return Step("commit", slices * estimate_commit(setting), puts=puts)
 
 
-def estimate_commit(setting, pictures):
-    """Estimate the seconds to commit one slice of so many pictures; two requests a file fall to the driver."""
-    files = pictures / TASK_PICTURES / setting.machines.stacks
+def estimate_commit(setting):
+    """Estimate the seconds to commit one slice; two requests a file fall to the driver."""
+    files = setting.machines.slots / setting.machines.stacks
     return COMMIT_SECONDS + 2 * files * setting.numbers.request_seconds / COMMIT_THREADS
 
 
@@ -289,7 +290,7 @@ def compact(setting, new):
     """Merge the new features' files: read once, written once."""
     size = new * FEATURE_BYTES
     seconds = 2 * size / (setting.machines.cores * CORE_BYTES)
-    gets = size / RANGE_BYTES + new / size_tasks(setting, new)
+    gets = size / RANGE_BYTES + count_slices(setting, new) * setting.machines.slots
     return Step("compact", seconds, gets=gets, puts=size / FILE_BYTES * WRITES_PER_FILE)
 
 
@@ -539,8 +540,8 @@ def simulate_run(setting, pictures, slice_pictures=SLICE_PICTURES, seed=0):
         used["lost with machines"] += sum(lost)
         used["machines absent"] += absent
         used["barrier"] += slots * (end - clock) - durations.sum() - sum(lost) - absent
-        used["committing"] += slots * estimate_commit(setting, size)
-        clock = end + estimate_commit(setting, size)
+        used["committing"] += slots * estimate_commit(setting)
+        clock = end + estimate_commit(setting)
         done.update(pictures=featurized, tasks=len(sizes), tasks_lost=len(lost))
     used["starting"] = slots * setting.numbers.worker_start_seconds
     return Simulation(clock, **done, shares={name: float(time) / slots / clock for name, time in used.items()})

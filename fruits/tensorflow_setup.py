@@ -4,7 +4,7 @@ import os
 from contextlib import contextmanager
 
 # TensorFlow reads these once, when it is imported, on the driver as on the workers.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # it is on by itself only where the CPU has AVX512-VNNI or AMX
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # for Keras on the driver; it is on by itself on some CPUs only
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors reach Python as exceptions; the rest is chatter
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # one network per worker: several would fight over one GPU
 

@@ -152,6 +152,11 @@ def test_a_network_rebuilt_from_its_description_and_weights_gives_the_same_featu
     assert_same(rebuilt(networks.pixels), networks.hidden, 1e-4)
 
 
+def test_a_compiled_extractor_gives_the_features_of_keras_own_network(networks):
+    extract = backbones.compile_extractor(networks.folded)
+    assert_same(extract(networks.pixels.astype(np.uint8)), networks.hidden, 1e-4)
+
+
 def test_a_compiled_extractor_takes_decoded_pixels_in_batches_of_any_length(feature_extractor):
     extract = backbones.compile_extractor(backbones.fold_batch_norm(feature_extractor))
     pixels = draw_patches(3, seed=2).astype(np.uint8)

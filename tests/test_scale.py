@@ -310,7 +310,7 @@ def test_tasks_that_are_all_alike_leave_no_slot_waiting():
     simulated = scale.simulate_run(ONE, pictures)
     assert simulated.shares["barrier"] == pytest.approx(0, abs=1e-9)
     work = pictures / 4 * scale.slot_seconds(ONE)
-    assert simulated.seconds == pytest.approx(10 + work + 2 * scale.estimate_commit(ONE, 4 * 4096))
+    assert simulated.seconds == pytest.approx(10 + work + 2 * scale.estimate_commit(ONE))
 
 
 @pytest.mark.parametrize("losses", [0, 0.5, 5])
