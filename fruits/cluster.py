@@ -739,10 +739,9 @@ def main(arguments=None):
     try:
         stack = Stack(options.stack, options.region, dry_run=options.dry_run)
         stack.confirm_deletion(options.delete_bucket)
-        bucket = stack.find_bucket()
         stack.disable_cluster()
         if options.delete_bucket:
-            stack.delete(bucket)
+            stack.delete(stack.find_bucket())
         stack.prove_nothing_is_left()
     except (CloudError, ValueError, BotoCoreError, ClientError) as error:
         print(f"cluster: {explain(error)}", file=sys.stderr)

@@ -60,11 +60,18 @@ def run_notebook(notebook, executed, parameters, livy):
     """
     import papermill  # slow to import, and not needed to read the usage
 
-    try:
-        result = papermill.execute_notebook(notebook, executed, parameters=parameters, log_output=True)
-    except papermill.PapermillExecutionError:
-        check_livy(livy)  # where it died on the way, the cell's own error says nothing of use
-        raise
+    with tempfile.TemporaryDirectory() as folder:
+        # Papermill would set access rights on what it writes to S3, which the cluster's role may not.
+        copy = Path(folder, "executed.ipynb")
+        try:
+            result = papermill.execute_notebook(notebook, str(copy), parameters=parameters, log_output=True)
+        except papermill.PapermillExecutionError:
+            check_livy(livy)  # where it died on the way, the cell's own error says nothing of use
+            raise
+        finally:
+            if copy.exists():
+                place = executed if "://" in executed else str(Path(executed).absolute())
+                storage.write_bytes(place, copy.read_bytes())
     if complaints := find_failures(result.cells):
         raise RunError("\n".join([f"{executed}: cells failed in Spark:", *complaints]))
 

@@ -55,13 +55,14 @@ def _name_folder():
     return F.element_at(F.split("path", "/"), -2)
 
 
-def survey(spark, folder, output):
+def survey(spark, folder, output, may_be_empty=False):
     """List the files below a folder, or the pictures of a packed one, without opening any.
 
     A folder is listed without Spark, whose own listing leaves files out in silence, into the table output/listing, so
     that its names need not fit in memory.
     Returns a DataFrame (path, label, length in bytes, modificationTime, reason, file). reason: why the file will not be
-    opened, or null. file: what Spark opens to read the picture. Raises ValueError where there is no file at all.
+    opened, or null. file: what Spark opens to read the picture. Raises ValueError where there is no file at all, unless
+    the folder may be empty.
     """
     if is_packed(folder):
         listing = spark.read.parquet(folder).withColumn("file", name_source())
@@ -76,7 +77,8 @@ def survey(spark, folder, output):
 
     rows = list_rows()
     table = f"{output}/listing/listing.parquet"
-    if storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING) == 0:
+    found = storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING)
+    if found == 0 and not may_be_empty:
         raise ValueError(f"images_path {folder!r} holds no file: put pictures there, one folder for each label")
     listing = spark.read.parquet(table).withColumn("file", F.col("path"))
     return listing.withColumn("label", _name_folder())

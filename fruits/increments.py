@@ -7,6 +7,7 @@ taken out by the next run.
 
 import json
 import math
+import re
 import time
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ SCHEMAS = {
     "packed": "path string, label string, length bigint, modificationTime timestamp, content binary",
 }
 VERSIONS = "path string, version struct<modificationTime timestamp, length bigint>, table string, file string"
+COMPARISON = "_changes"  # in a folder of packed pictures, and so the mark of one
 FINGERPRINT = "_fingerprint.json"  # in features/; Spark takes names that begin with _ for no data
 STATES = ("new", "changed", "unchanged", "deleted", "skipped")
 IS_THERE = "state IN ('new', 'changed', 'unchanged')"
@@ -93,7 +95,7 @@ def claim_features(output, fingerprint, recompute=False):
     folder, path = f"{output}/features", f"{output}/features/{FINGERPRINT}"
     theirs = json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
     differences = backbones.tell_differences(theirs, fingerprint)
-    if differences and (theirs or _list_files(folder)):
+    if differences and _list_files(folder):
         if not recompute:
             raise ValueError(
                 f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
@@ -165,6 +167,7 @@ def cut_slices(pictures, changes, per_core):
     """
     count = math.ceil(changes.to_do / (per_core * pictures.sparkSession.sparkContext.defaultParallelism))
     to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
+    to_do = to_do.where("file IS NOT NULL")  # null: it could not be packed, which tidy says in the table rejected
     for number in range(count):
         rows = to_do.where(F.pmod(F.xxhash64("file"), F.lit(count)) == number).select("path", "file").toPandas()
         if len(rows):
@@ -223,12 +226,18 @@ def _judge_rows(spark, changes, tables):
 
 
 def _list_files(folder):
-    """List the parquet files of a table: {path as Spark writes it: bytes}. What begins with _ or . is no data."""
+    """List the parquet files of a table: {path as Spark writes it: bytes}.
+
+    They lie in the folder itself: what is below, or is called otherwise, is not the table's, and is left alone.
+    """
     if not storage.is_folder(folder):
         return {}
-    files = {file.path: file.length for file in storage.list_files(folder)}
     start = len("" if "://" in folder else "file:") + len(folder)
-    return {path: length for path, length in files.items() if "/_" not in path[start:] and "/." not in path[start:]}
+    return {
+        file.path: file.length
+        for file in storage.list_files(folder)
+        if re.fullmatch(r"/[^/_.][^/]*\.parquet", file.path[start:])
+    }
 
 
 def _rewrite(spark, name, folder, files, kept):
@@ -270,7 +279,7 @@ def pack(spark, pictures, listing, folder, per_core):
     Returns (pictures, listing) to go on with: the same rows, read from the packed files.
     """
     tables = {"packed": folder}
-    changes = find_changes(spark, listing, tables, f"{folder}/_changes")
+    changes = find_changes(spark, listing, tables, f"{folder}/{COMPARISON}")
     print(f"to pack: {changes}")
     for part in cut_slices(pictures, changes, per_core):
         append(part.sortWithinPartitions("path"), "packed", folder)
@@ -294,7 +303,7 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
     print(f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}", flush=True)
     while _wait(seconds, stop):
-        listing = images.survey(spark, folder, output)
+        listing = images.survey(spark, folder, output, may_be_empty=True)
         changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
         if not changes.is_empty:
             print(f"{changes.found:,} files: {changes}", flush=True)

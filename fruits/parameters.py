@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pyarrow
 
-from fruits import backbones, reduction, storage
+from fruits import backbones, increments, reduction, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
@@ -90,6 +90,8 @@ def _complain_together(values):
         )
     if packed and (_lies_in(storage.resolve(packed), pictures) or _lies_in(pictures, storage.resolve(packed))):
         return f"packed_path {packed!r} and images_path {pictures!r} lie in each other: set packed_path elsewhere"
+    if packed and _lies_in(output, storage.resolve(packed)):
+        return f"output_path {output!r} lies in packed_path {packed!r}, which is for packed pictures: set it elsewhere"
     if packed and values.get("trigger"):
         return "packed_path and trigger are both set, but what arrives later is not packed: set one of them"
     return None
@@ -139,6 +141,18 @@ def _is_writable(path):
     return True
 
 
+def _is_for_packs(path):
+    """Say whether a folder can take packed pictures, whose old files are replaced: others' files shall not be there."""
+    if not _is_writable(path):
+        return False
+    folder = storage.resolve(path)
+    if not storage.is_folder(folder) or storage.is_folder(f"{folder}/{increments.COMPARISON}"):
+        return True
+    if next(storage.list_files(folder), None) is not None:
+        raise ValueError(f"{path!r} holds files that are no packed pictures: give a folder that is new or empty")
+    return True
+
+
 def _is_backbone(name):
     """Say whether a network has this name; raises ValueError with the nearest ones."""
     return isinstance(name, str) and backbones.check_backbone(name) is None
@@ -177,7 +191,7 @@ RULES = {
     "batch_size": (_is_count, "a whole number from 1 on"),
     "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),
-    "packed_path": (lambda path: path is None or _is_writable(path), "the path of a folder, or nothing"),
+    "packed_path": (lambda path: path is None or _is_for_packs(path), "the path of a folder, or nothing"),
     "pictures_per_commit": (_is_count, "a whole number from 1 on"),
     "recompute": (lambda choice: isinstance(choice, bool), "true or false"),
     "trigger": (_is_interval, INTERVAL),

@@ -38,6 +38,11 @@ class Report:
         same = all(self.earlier.get(name) == value for name, value in self.parameters.items())
         return same and self.earlier.get("finished") is not None
 
+    def depend_on(self, **values):
+        """Note what the results depend on beside the parameters, such as what a file that one names holds."""
+        self.parameters |= values
+        self.note(**values)
+
     def begin(self, folder):
         """Delete what earlier runs computed in a folder, so that no mixture of two can be left, and say that one runs.
 

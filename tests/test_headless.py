@@ -9,6 +9,7 @@ import ssl
 import threading
 from contextlib import contextmanager
 
+import boto3
 import nbformat
 import pytest
 from cryptography import x509
@@ -121,6 +122,18 @@ def test_a_cell_that_fails_ends_with_1_and_its_reason(livy, write_notebook, tmp_
     notebook = write_notebook("share = 0.5", source)
     assert headless.main([notebook, str(tmp_path / "executed.ipynb"), "--livy", livy]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_notebook_its_parameters_and_the_executed_one_may_all_lie_on_s3(livy, write_notebook, moto_server):
+    s3 = boto3.client("s3", region_name="eu-west-3")
+    s3.create_bucket(Bucket="fruits", CreateBucketConfiguration={"LocationConstraint": "eu-west-3"})
+    s3.put_object(Bucket="fruits", Key="project/cloud.yaml", Body=b"share: 0.9")
+    places = ["s3://fruits/project/cloud.ipynb", "s3://fruits/output/cloud.ipynb"]
+    for source, status in (("print('share is', share)", 0), ("print('still', share); 1 / 0", 1)):
+        s3.upload_file(write_notebook("share = 0.5", source), "fruits", "project/cloud.ipynb")
+        assert headless.main([*places, "--parameters", "s3://fruits/project/cloud.yaml", "--livy", livy]) == status
+        executed = s3.get_object(Bucket="fruits", Key="output/cloud.ipynb")["Body"].read()
+        assert (b"still 0.9" if status else b"share is 0.9") in executed
 
 
 def test_a_livy_that_does_not_answer_ends_with_1_before_the_notebook_is_opened(tmp_path, capsys):

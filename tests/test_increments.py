@@ -232,6 +232,23 @@ def test_many_small_files_become_few_and_no_row_changes(place, monkeypatch):
     )
 
 
+def test_what_lies_below_a_tables_folder_is_left_alone(place, monkeypatch):
+    monkeypatch.setattr(increments, "SMALL_FILES", 0)
+    place.run()
+    others = [place.output / "features" / name for name in ("mine/0.parquet", "mine/letter.txt", "mine/deep/1.parquet")]
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"mine")
+    changes = place.look()._replace(unsettled=1)  # so that it tidies
+    for number in range(3):
+        (place.output / "features" / f"{number}.parquet").write_bytes(
+            (place.output / "features" / place.list_files()[-1]).read_bytes()
+        )
+    increments.tidy(place.spark, changes, place.tables)
+    assert [file.read_bytes() for file in others] == [b"mine"] * 3
+    assert len(pq.read_table(place.output / "features", ignore_prefixes=["mine", "_", "."]).to_pylist()) == 4
+
+
 def test_large_files_are_left_as_they_are(place, monkeypatch):
     monkeypatch.setattr(increments, "SMALL_FILES", 0)
     monkeypatch.setattr(increments, "FILE_BYTES", 2)
@@ -265,6 +282,13 @@ def test_features_of_another_network_are_refused_with_both_named(tmp_path):
     assert (tmp_path / "features" / "0.parquet").exists()
     increments.claim_features(str(tmp_path), other, recompute=True)
     assert [path.name for path in (tmp_path / "features").iterdir()] == ["_fingerprint.json"]
+    assert json.loads((tmp_path / "features" / "_fingerprint.json").read_text()) == other
+
+
+def test_a_network_that_has_left_no_feature_does_not_stand_in_the_way_of_another(tmp_path):
+    increments.claim_features(str(tmp_path), FINGERPRINT)
+    other = FINGERPRINT | {"backbone": "ResNet50"}
+    increments.claim_features(str(tmp_path), other)
     assert json.loads((tmp_path / "features" / "_fingerprint.json").read_text()) == other
 
 
@@ -303,6 +327,17 @@ def test_packed_pictures_are_the_pictures_and_are_not_packed_again(place):
     assert place.read() == [("A/2.jpg", 2), ("A/4.jpg", 4), ("B/1.jpg", 1), ("B/3.jpg", 3)]
     assert {path for path, _ in place.read("rejected", "reason")} == {"B/.hidden", "B/broken.jpg"}
     assert place.run().is_empty  # the same pictures, read from their files
+
+
+def test_a_picture_that_could_not_be_packed_is_named_and_the_others_go_on(place):
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    (place.pictures / "A" / "0.jpg").unlink()  # after the listing
+    pictures, files = increments.pack(place.spark, place.load(), listing, str(place.output / "packed"), 1000)
+    changes = increments.find_changes(place.spark, files, place.tables, f"{place.output}/changes")
+    assert sum(place.featurize(changes, pictures=pictures)) == 4
+    increments.tidy(place.spark, changes, place.tables)
+    assert place.read() == [("A/2.jpg", 2), ("B/1.jpg", 1), ("B/3.jpg", 3)]
+    assert dict(place.read("rejected", "reason"))["A/0.jpg"].startswith("not readable")
 
 
 def test_packed_pictures_lie_in_groups_that_tasks_can_share_however_heavy_they_are(place):
@@ -357,6 +392,26 @@ def test_a_watch_yields_what_arrives_until_a_file_says_stop(place, monkeypatch):
     assert seen == [0, 1, 1]
     assert not stop.exists()
     assert [path for path, _ in place.read() if path.startswith("C")] == ["C/1.jpg", "C/2.jpg"]
+
+
+def test_a_watch_outlives_a_folder_that_is_empty_for_a_while(place, monkeypatch):
+    monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
+    place.run()
+    first, seen = (place.load(), place.look()), []
+    looks = increments.watch(*first, place.reader, str(place.pictures), str(place.output), trigger="200 ms")
+    for pictures, changes in looks:
+        seen.append((changes.counts["new"], changes.counts["deleted"]))
+        place.featurize(changes, pictures=pictures)
+        increments.tidy(place.spark, changes, place.tables)
+        if len(seen) == 1:
+            for file in place.pictures.rglob("*.*"):
+                file.unlink()
+        elif len(seen) == 2:
+            place.write("C/1.jpg", "1")
+        else:
+            (place.output / "stop").touch()
+    assert seen == [(0, 0), (0, 5), (1, 0)]
+    assert place.read() == [("C/1.jpg", 1)]
 
 
 def test_an_interrupt_of_the_wait_ends_a_watch_without_an_error(place, monkeypatch, capsys):

@@ -130,8 +130,25 @@ def test_what_arrives_later_is_not_packed_and_so_the_two_are_refused_together(ri
     assert complaint.startswith("packed_path and trigger are both set")
 
 
+def test_pictures_are_packed_into_no_folder_that_holds_something_else(right, tmp_path):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    parameters.check(right | {"packed_path": str(packed)})
+    (packed / "letter.txt").write_text("mine")
+    (complaint,) = complain(right | {"packed_path": str(packed)})
+    assert re.match("packed_path: .* holds files that are no packed pictures: give a folder that is new", complaint)
+    (packed / "_changes").mkdir()  # an earlier run has packed there
+    parameters.check(right | {"packed_path": str(packed)})
+
+
+def test_results_do_not_lie_among_packed_pictures(right, tmp_path):
+    (complaint,) = complain(right | {"output_path": f"{tmp_path}/p/out", "packed_path": f"{tmp_path}/p"})
+    assert re.match("output_path .* lies in packed_path", complaint)
+
+
 @pytest.mark.parametrize("packed", ["pictures", "pictures/packed", "."])
 def test_pictures_are_not_packed_into_their_own_folder(right, tmp_path, packed):
+    (tmp_path / "_changes").mkdir()  # as if it had taken packed pictures before
     (complaint,) = complain(right | {"packed_path": f"{tmp_path}/{packed}"})
     assert re.match("packed_path .* lie in each other: set packed_path elsewhere", complaint)
 

@@ -136,6 +136,16 @@ def test_a_run_repeats_an_earlier_one_that_finished_with_the_same_parameters(tmp
     assert report.Report(str(tmp_path), **PARAMETERS | change).repeats_earlier is (change == {})
 
 
+def test_a_run_whose_parameter_names_another_content_repeats_nothing(tmp_path):
+    first = report.Report(str(tmp_path), **PARAMETERS)
+    first.depend_on(pca_model_first_variance=0.5)
+    first.save()
+    for variance in (0.5, 0.25, None):
+        again = report.Report(str(tmp_path), **PARAMETERS)
+        again.depend_on(pca_model_first_variance=variance)
+        assert again.repeats_earlier is (variance == 0.5)
+
+
 def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
     run.note(n_components=8)
     lines = run.summarize().splitlines()
