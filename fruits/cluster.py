@@ -6,6 +6,7 @@ Usage, to clean up: python -m fruits.cluster STACK --region REGION [--delete-buc
 import argparse
 import gzip
 import importlib.metadata
+import os
 import re
 import reprlib
 import shutil
@@ -213,9 +214,11 @@ def fetch_wheels(folder, missing):
 
 
 def list_pictures(folder):
-    """List the pictures of a folder: {key in the bucket: path here}."""
+    """List the pictures of a folder: {key in the bucket: path here}. Raises ValueError for a name S3 cannot hold."""
     root = storage.resolve(folder)
-    paths = (Path(path.removeprefix("file:")) for path, *_ in storage.list_files(root))
+    paths = [Path(path.removeprefix("file:")) for path, *_ in storage.list_files(root)]
+    if odd := [os.fsencode(path) for path in paths if not storage.is_utf8(str(path))]:
+        raise ValueError(f"found the name {odd[0]!r}, expected names in UTF-8, as S3 has them: rename it")
     return {f"images/{path.relative_to(root).as_posix()}": path for path in paths}
 
 

@@ -1,5 +1,6 @@
 """Pictures: counted without Spark, decoded from bytes to pixels, or refused with a reason a person understands."""
 
+import warnings
 from contextlib import suppress
 from io import BytesIO
 from itertools import islice
@@ -24,6 +25,8 @@ LISTING = pa.schema([
 LISTING_ROWS = 50_000  # of the listing held in memory at once
 PHONE_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}  # ISO 23008-12, what an iPhone writes by default
 
+# What is between one and two times MAX_PIXELS is judged below, and would be told in each worker's log.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.init()  # Pillow otherwise registers some formats only when it first meets them
 
 
@@ -73,7 +76,8 @@ def survey(spark, folder, output, may_be_empty=False):
 
     def list_rows():
         for path, length, modified in storage.list_files(folder):
-            yield path, length, modified, explain_skip(path.removeprefix("file:")[len(folder) :], length)
+            reason = explain_skip(path.removeprefix("file:")[len(folder) :], length)
+            yield path.encode(errors="surrogateescape").decode(errors="backslashreplace"), length, modified, reason
 
     rows = list_rows()
     table = f"{output}/listing/listing.parquet"
@@ -108,9 +112,11 @@ def is_one_of(column, values):
 def explain_skip(path, length):
     """Say why Spark, or we, would not open a file; None where it is opened.
 
-    path: below the folder read. length: bytes. The rule for names is Spark's own (HadoopFSUtils.
-    shouldFilterOutPathName), the one for empty files that of its file scan.
+    path: below the folder read, with surrogates for bytes that are not UTF-8. length: bytes. The rule for names is
+    Spark's own (HadoopFSUtils.shouldFilterOutPathName), the one for empty files that of its file scan.
     """
+    if not storage.is_utf8(path):
+        return "not opened: the name of the file or of its folder is not UTF-8, which Spark wants; rename it"
     *folders, file = path.split("/")
     for name in [*(name for name in folders if not name.startswith(("_metadata", "_common_metadata"))), file]:
         if name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_"):
@@ -159,8 +165,10 @@ def decode(content, size):
     height, width = size
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
-            _check_pixels(picture)
+            original = picture.size
             picture.draft("RGB", (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough
+            # A progressive one takes the memory of all its pixels, however small it is decoded.
+            _check_pixels(original if "progressive" in picture.info else picture.size)
             upright = ImageOps.exif_transpose(picture)
             return np.asarray(_to_rgb(upright).resize((width, height), Image.Resampling.BICUBIC))
     except RefusedPicture:
@@ -169,9 +177,9 @@ def decode(content, size):
         raise RefusedPicture(_explain_failure(content, error)) from error
 
 
-def _check_pixels(picture):
-    """Refuse a picture that would fill the memory, from its header alone."""
-    width, height = picture.size
+def _check_pixels(size):
+    """Refuse a picture that would fill the memory, from its header alone. size: (width, height) that is decoded."""
+    width, height = size
     if width * height > MAX_PIXELS:
         raise RefusedPicture(
             f"decompression bomb: {width:,} x {height:,} pixels, more than the {MAX_PIXELS / 1e6:.0f} million allowed"
@@ -202,4 +210,6 @@ def _explain_failure(content, error):
         return f"not a picture: none of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return f"decompression bomb: {error}"
+    if isinstance(error, MemoryError):
+        return "too large for the memory that was left to the worker"
     return f"damaged or truncated picture: {error or type(error).__name__}"

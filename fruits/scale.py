@@ -145,7 +145,8 @@ def plan_steps(setting, pictures):
     """List the steps of a run. pictures: all there are, new ones included. Packed ones were packed before."""
     new = count_new(setting, pictures)
     steps = [Step("start the cluster", START_HOURS * 3600), list_pictures(setting, pictures)]
-    steps += [find_new(setting, pictures), featurize(setting, new), commit(setting, new), compact(setting, new)]
+    steps += [find_new(setting, pictures), read(setting, new), featurize(setting, new)]
+    steps += [commit(setting, new), compact(setting, new)]
     if not setting.nightly:
         steps.append(fit(setting, pictures))
     return [*steps, project(setting, new)]
@@ -236,20 +237,28 @@ def find_bottleneck(setting):
     return min(rates, key=rates.get)
 
 
+def read(setting, new):
+    """Read pictures: what it adds to the time of computing, beside which a slot reads; and its requests."""
+    seconds = estimate_featurizing(setting, new) - featurize(setting, new).seconds
+    return Step("read", seconds, gets=new * count_requests(setting))
+
+
 def featurize(setting, new):
-    """Read and featurize: the work, what barriers and lost machines waste of it, and the start of the workers."""
-    return Step("read, featurize", estimate_featurizing(setting, new), gets=new * count_requests(setting))
+    """Featurize: the work of the processors, what barriers and lost machines waste of it, and the workers' start."""
+    rate = setting.machines.slots / compute_seconds(setting.numbers)
+    return Step("featurize", estimate_featurizing(setting, new, rate=rate))
 
 
-def estimate_featurizing(setting, new, slice_pictures=SLICE_PICTURES):
+def estimate_featurizing(setting, new, slice_pictures=SLICE_PICTURES, rate=None):
     """Estimate the seconds to read and featurize, commits apart. new: pictures. slice_pictures: a slot's of a slice.
 
-    At the end of a slice, tasks end evenly spread over the length of one: a slot waits for half of that on the mean.
+    rate: pictures a second of all slots; by default what the slowest part of the cluster can do. At the end of a slice,
+    tasks end evenly spread over the length of one: a slot waits for half of that on the mean.
     """
-    slots = setting.machines.slots
-    work = new / (min(find_rates(setting).values()) * estimate_presence(setting))
+    slots, rate = setting.machines.slots, rate or min(find_rates(setting).values())
+    work = new / (rate * estimate_presence(setting))
     slices = count_slices(setting, new, slice_pictures)
-    task = size_tasks(setting, new) * slots / min(find_rates(setting).values())
+    task = size_tasks(setting, new) * slots / rate
     return setting.numbers.worker_start_seconds + work + slices * task * (slots - 1) / (2 * (slots + 1))
 
 
@@ -374,7 +383,9 @@ WALLS = {
     "heap full of pictures' names": lambda run, pictures: _fill_heap(run, list_pictures(run, pictures).heap),
     "listing: a night": lambda run, pictures: _count_nights(run, list_pictures(run, pictures).seconds),
     "S3 on one prefix: a night": lambda run, pictures: _count_nights(run, _read_prefix(run, pictures)),
-    "featurizing: a night": lambda run, pictures: _count_nights(run, featurize(run, count_new(run, pictures)).seconds),
+    "featurizing: a night": lambda run, pictures: _count_nights(
+        run, estimate_featurizing(run, count_new(run, pictures))
+    ),
     "PCA's fit: a night": lambda run, pictures: 0 if run.nightly else _count_nights(run, fit(run, pictures).seconds),
     "heap full of feature files' names": lambda run, pictures: _fill_heap(run, hold_features(run, pictures)),
     "finding what is new: a night": lambda run, pictures: _count_nights(run, find_new(run, pictures).seconds),

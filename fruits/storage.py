@@ -49,7 +49,9 @@ def find_bucket(path):
 def list_files(folder):
     """List every file below a folder, without Spark: yields Files.
 
-    One folder's names are held in memory at a time. Raises OSError where a folder cannot be read.
+    One folder's names are held in memory at a time. A name that is not UTF-8 holds its other bytes as surrogates, as
+    Python has them everywhere; what lies in a folder with such a name is not listed, but the folder itself is. Raises
+    OSError where a folder cannot be read.
     """
     filesystem, root = _open(folder)
     prefix = folder[: -len(root)] if "://" in folder else "file:"
@@ -58,12 +60,18 @@ def list_files(folder):
         for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(pending.pop())):
             try:
                 path = entry.path
-            except UnicodeDecodeError as error:
-                raise ValueError(f"the name {error.object!r} is not UTF-8, which Spark wants: rename it") from None
+            except UnicodeDecodeError as error:  # Arrow can open it as little as Java can
+                yield File(prefix + os.fsdecode(error.object), entry.size or 0, entry.mtime_ns // 1_000_000)
+                continue
             if entry.type == pyarrow.fs.FileType.Directory:
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
                 yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
+
+
+def is_utf8(path):
+    """Say whether a name can be written as text: surrogates stand for bytes that are not UTF-8."""
+    return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def is_folder(path):

@@ -65,8 +65,14 @@ def claim_size(png, width, height):
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
+def make_file(path, content):
+    """Write a file into a new folder."""
+    path.parent.mkdir()
+    path.write_bytes(content)
+
+
 def make_cases(encode):
-    """Make every kind of file: {path: Case}."""
+    """Make every kind of file: {path: Case}. In a path, \\xe9 stands for a byte that is not UTF-8."""
     scene = draw_scene()
     grey, rgba = scene[..., 0], make_translucent(scene)
     jpeg, png = encode(scene, "JPEG"), encode(scene, "PNG")
@@ -120,6 +126,8 @@ def make_cases(encode):
         "_private/0.jpg": (jpeg, r"hidden file: .*'_private'"),
         "Kinds/.older checksum.png.crc": (b"crc\0\0\0\2\0\1\2\3\4", r"hidden file: "),  # Hadoop's, of other bytes
         "Bad/Thumbs.db": (bytes(512), r"not a picture: none of JPEG, PNG"),
+        "Bad/caf\\xe9.jpg": (jpeg, r"not opened: the name .* is not UTF-8"),
+        "Caf\\xe9": (lambda folder: make_file(folder / "0.jpg", jpeg), r"not opened: the name .* is not UTF-8"),
     }
     return {path: Case(content) for path, content in opened.items()} | {
         path: Case(content, f"^{reason}") for path, (content, reason) in refused.items()
@@ -186,7 +194,7 @@ def walk(spark, tmp_path_factory):
 def outcome(walk, cases):
     """Run the steps, once, on every kind of file, and on a link to nothing, which is no file."""
     link = {"Bad/link to nothing.jpg": lambda path: path.symlink_to(path.with_name("nothing"))}
-    return walk({path: case.content for path, case in cases.items()} | link)
+    return walk({path.replace(r"\xe9", os.fsdecode(b"\xe9")): case.content for path, case in cases.items()} | link)
 
 
 def test_every_file_is_either_featurized_or_rejected(outcome, cases):

@@ -256,6 +256,23 @@ def test_a_decompression_bomb_is_refused_with_its_size(side):
     assert "89 million" in reason or "limit" in reason
 
 
+def test_a_jpeg_is_judged_by_the_pixels_that_are_decoded_of_it(encode_picture, monkeypatch):
+    monkeypatch.setattr("fruits.images.MAX_PIXELS", 64**2 - 1)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert images.decode(encode_picture(noise, "JPEG"), (8, 8)).shape == (8, 8, 3)
+    with pytest.raises(images.RefusedPicture, match="^decompression bomb: 64 x 64"):
+        images.decode(encode_picture(noise, "JPEG"), (64, 64))
+    assert refuse(encode_picture(noise, "JPEG", progressive=True)).startswith("decompression bomb: 64 x 64")
+
+
+def test_a_picture_for_which_no_memory_is_left_is_not_called_damaged(encode_picture, monkeypatch):
+    def run_out(picture):
+        raise MemoryError
+
+    monkeypatch.setattr("fruits.images._to_rgb", run_out)
+    assert refuse(encode_picture(np.zeros((4, 4), np.uint8), "PNG")).startswith("too large for the memory")
+
+
 def test_a_decompression_bomb_takes_no_memory(tmp_path):
     content = write_black_png(20_000)
     assert len(content) < 100_000

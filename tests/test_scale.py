@@ -92,7 +92,7 @@ def test_small_files_wait_for_s3_and_packed_ones_for_the_processor():
 def test_a_prefix_gives_its_5500_answers_a_second_however_many_machines_ask():
     many = Setting(NUMBERS, Machines(400))
     assert scale.find_bottleneck(many) == "requests of a prefix"
-    assert 1e6 / scale.featurize(many, 1e6).seconds < 2750
+    assert 1e6 / scale.estimate_featurizing(many, 1e6) < 2750
     ten = many._replace(design=Design(prefixes=10))
     assert scale.find_rates(ten)["requests of a prefix"] == 27_500
 
@@ -118,8 +118,18 @@ def test_what_is_known_is_compared_with_what_is_listed():
 def test_a_night_featurizes_what_is_new_and_fits_nothing():
     names = [step.name for step in scale.plan_steps(ONE._replace(nightly=True), 1e6)]
     assert "fit the PCA" not in names
-    night, hundredth = find_step(ONE._replace(nightly=True), 1e6, "read, featurize"), scale.featurize(ONE, 1e4)
-    assert night == hundredth
+    for name, step in {"read": scale.read, "featurize": scale.featurize}.items():
+        assert find_step(ONE._replace(nightly=True), 1e6, name) == step(ONE, 1e4)
+
+
+def test_reading_costs_the_time_that_it_adds_to_computing_and_all_the_requests():
+    at_once = ONE._replace(numbers=NUMBERS._replace(request_seconds=1e-9, picture_bytes=1e-3))
+    assert scale.read(at_once, 1e6).seconds < 1e-3 * scale.featurize(at_once, 1e6).seconds
+    assert scale.featurize(ONE, 1e6) == scale.featurize(at_once, 1e6)
+    slow = ONE._replace(numbers=NUMBERS._replace(request_seconds=1.0, losses_per_machine_hour=0))
+    both = scale.read(slow, 1e6).seconds + scale.featurize(slow, 1e6).seconds
+    assert both == pytest.approx(1e6 * 2 * 1.0 / ONE.machines.slots, rel=0.05)  # and the wait at each slice's end
+    assert (scale.read(slow, 1e6).gets, scale.featurize(slow, 1e6).gets) == (2e6, 0)
 
 
 @pytest.mark.parametrize("machines", [Machines(1), Machines(40), Machines(40, "m6i.4xlarge", stacks=2)])
@@ -168,7 +178,7 @@ def test_more_pictures_never_cost_less_in_any_step(design, nightly):
 
 
 def test_more_machines_never_take_longer_to_featurize():
-    times = [scale.featurize(Setting(NUMBERS, Machines(count)), 1e7).seconds for count in (1, 2, 6, 20, 40)]
+    times = [scale.estimate_featurizing(Setting(NUMBERS, Machines(count)), 1e7) for count in (1, 2, 6, 20, 40)]
     assert times == sorted(times, reverse=True)
 
 

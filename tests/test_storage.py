@@ -97,11 +97,14 @@ def test_listing_and_spark_tell_the_same_path_length_and_date(spark, tree):
     assert sorted(rows) == sorted(expected)
 
 
-def test_listing_tells_a_name_that_is_not_utf_8(tmp_path):
-    (tmp_path / "Lemon").mkdir()
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/Lemon/caf\xe9.jpg")).write_bytes(b"1")
-    with pytest.raises(ValueError, match=r"Lemon.*caf.*UTF-8.*rename"):
-        list(storage.list_files(str(tmp_path)))
+def test_listing_tells_files_and_folders_whose_names_are_not_utf_8(tmp_path):
+    names = [os.fsdecode(name) for name in (b"Lemon/caf\xe9.jpg", b"Lemon/caf\xe8.jpg", b"Caf\xe9/0.jpg")]
+    for name in [*names, "Lemon/0.jpg"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    listed = {path.removeprefix(f"file:{tmp_path}/"): length for path, length, _ in storage.list_files(str(tmp_path))}
+    assert {name: length for name, length in listed.items() if storage.is_utf8(name)} == {"Lemon/0.jpg": 1}
+    assert {name for name in listed if not storage.is_utf8(name)} == {*names[:2], names[2].removesuffix("/0.jpg")}
 
 
 def test_listing_leaves_out_what_is_neither_a_file_nor_a_folder(tmp_path):
