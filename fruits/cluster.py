@@ -17,12 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import boto3
 import jmespath
 from boto3.s3.transfer import TransferConfig
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
 from packaging import tags
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -61,6 +69,7 @@ PYTHON, GLIBC_MINOR = (3, 11), 34  # of the machines: bootstrap-emr.sh's Python,
 ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster come and go
 NEVER_CREATED = "ROLLBACK_COMPLETE"  # state of a stack whose creation failed: it holds nothing, and takes no update
 RESTING = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "DELETE_COMPLETE", NEVER_CREATED)
+OFFLINE_SECONDS = 900  # that a wait goes on without a connection
 SET_FOR_A_RUN = ("images_path", "output_path", "spark_master")  # parameters of cloud.ipynb that nobody gives
 SHOWN_ALIKE = 10  # calls of one operation in a row
 SHORT = reprlib.Repr()  # how a call is shown
@@ -102,6 +111,18 @@ REMEDIES = {  # by AWS's error code: what to do
     "NoSuchBucket": "deleted by hand: clean up with --delete-bucket and its name, then start from the first cell",
     "UnrecognizedClientException": "check the credentials, and that the account has this region switched on",
 }
+
+
+class Stored(NamedTuple):
+    """An object on S3: its length in bytes, and when it was written (seconds since 1970)."""
+
+    size: int
+    written: float
+
+    def is_outdated(self, path):
+        """Say whether a file here is another than the one that was uploaded: of another size, or changed since."""
+        file = path.stat()
+        return self.size != file.st_size or self.written < file.st_mtime
 
 
 class CloudError(RuntimeError):
@@ -354,11 +375,18 @@ class Stack:
     def _follow(self, look, limit_hours=float("inf")):
         """Look until it is over, and print what is new. look: () -> (new lines, whether it is over).
 
+        A laptop that slept, or lost its network, is no reason to end the cluster: it looks again for OFFLINE_SECONDS.
         Raises CloudError after limit_hours.
         """
-        start = said = time.monotonic()
+        start = said = reached = time.monotonic()
         while True:
-            news, is_over = look()
+            try:
+                news, is_over = look()
+                reached = time.monotonic()
+            except (HTTPClientError, NoConnectionError) as error:
+                if time.monotonic() - reached > OFFLINE_SECONDS:
+                    raise
+                news, is_over = [f"no connection, trying again: {error}"], False
             now = time.monotonic()
             if not news and now - said > HEARTBEAT:
                 news = [f"still waiting, {(now - start) / 60:.0f} min"]
@@ -373,10 +401,11 @@ class Stack:
 
     # --- Its bucket
 
-    def list_sizes(self, bucket, prefix=""):
-        """List the bytes of every object below a prefix: {key: bytes}."""
+    def list_objects(self, bucket, prefix=""):
+        """List every object below a prefix: {key: Stored}."""
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
+        found = (one for page in pages for one in page.get("Contents", []))
+        return {one["Key"]: Stored(one["Size"], one["LastModified"].timestamp()) for one in found}
 
     def upload(self, bucket, files):
         """Upload files, 16 at a time, and show now and then how far it is. files: {key: path}."""
@@ -442,7 +471,7 @@ class Stack:
     def _read_end(self, bucket, key, lines=20):
         """Read the last lines of a compressed log, which reaches S3 some minutes late."""
         for _ in range(LOOKS_FOR_LOG):
-            if self.list_sizes(bucket, key):
+            if self.list_objects(bucket, key):
                 content = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
                 return "\n".join(gzip.decompress(content).decode(errors="replace").splitlines()[-lines:])
             time.sleep(self.poll_seconds)

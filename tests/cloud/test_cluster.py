@@ -2,6 +2,7 @@
 
 import gzip
 import http.server
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import nbformat
 import pytest
 import yaml
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ConnectTimeoutError
 from moto import ec2
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
@@ -103,7 +105,7 @@ class Aws:
         return [bucket["Name"] for bucket in self.client("s3").list_buckets()["Buckets"]]
 
     def list_keys(self):
-        return set(cluster.Stack("fruits", REGION).list_sizes(BUCKET))
+        return set(cluster.Stack("fruits", REGION).list_objects(BUCKET))
 
     def read(self, key):
         return self.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read()
@@ -406,6 +408,21 @@ def test_a_failed_step_fails_the_notebook_with_its_log_and_the_cluster_goes(aws,
     assert "the cluster was torn down" in run.message
     assert f"python -m fruits.cluster fruits --region {REGION}" in run.message
     assert one.state == "TERMINATED"
+
+
+def test_a_step_that_leaves_no_report_fails_the_notebook(aws, tmp_path, pictures, monkeypatch):
+    monkeypatch.delitem(RESULTS, "output/report.json")
+    run = run_notebook(tmp_path, dry_run=False)
+    assert run.status != 0
+    assert f"found no report.json below s3://{BUCKET}/output" in run.message
+    assert [one.state for one in aws.clusters] == ["TERMINATED"]
+
+
+def test_a_run_that_cannot_be_done_in_max_hours_is_refused_before_anything_is_created(no_aws, tmp_path, pictures):
+    run = run_notebook(tmp_path, max_hours=0.1)
+    assert run.status != 0
+    assert "max_hours is 0.1, but this run is estimated to take 0.3 h" in run.message
+    assert "CreateStack" not in run.text
 
 
 def test_a_failure_leaves_the_cluster_when_that_is_wanted_and_the_command_of_the_message_ends_it(
@@ -791,6 +808,21 @@ def test_a_wheel_that_cannot_be_built_says_why(tmp_path, monkeypatch):
         cluster.build_wheel(tmp_path / "wheels")
 
 
+def test_a_file_is_sent_again_where_its_size_or_its_date_says_that_it_changed(tmp_path):
+    path = tmp_path / "0.jpg"
+    path.write_bytes(b"123")
+    os.utime(path, (1000, 1000))
+    assert not cluster.Stored(3, 1001).is_outdated(path)
+    assert cluster.Stored(2, 1001).is_outdated(path)
+    assert cluster.Stored(3, 999).is_outdated(path)
+
+
+def test_a_picture_whose_name_s3_cannot_hold_is_named(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"1")
+    with pytest.raises(ValueError, match=r"found the name b'.*caf.xe9.jpg', expected names in UTF-8.*rename"):
+        cluster.list_pictures(str(tmp_path))
+
+
 def test_pictures_get_keys_that_keep_their_names(pictures):
     found = cluster.list_pictures(str(pictures))
     assert found["images/Pêche 100%/a+b c.jpg"] == pictures / "Pêche 100%" / "a+b c.jpg"
@@ -873,6 +905,36 @@ def test_a_long_wait_says_that_it_still_waits(capsys, monkeypatch):
     script = {"DescribeStacks": [make_description("CREATE_IN_PROGRESS")] * 3 + [make_description("CREATE_COMPLETE")]}
     make_scripted_stack(script)[0].deploy("template", {})
     assert "still waiting, 0 min" in capsys.readouterr().out
+
+
+def lose_connection(script, monkeypatch, times):
+    """Make a stack that waits for a step, and whose first looks at it find no connection."""
+    stack, _ = make_scripted_stack(script)
+    emr, looks = stack.client("emr"), itertools.count(1)
+    describe = emr.describe_step
+
+    def look(**arguments):
+        if next(looks) <= times:
+            raise ConnectTimeoutError(endpoint_url="https://elasticmapreduce")
+        return describe(**arguments)
+
+    monkeypatch.setattr(emr, "describe_step", look)
+    return stack
+
+
+COMPLETED = {"AddJobFlowSteps": [{"StepIds": ["s-1"]}], "DescribeStep": [{"Step": {"Status": {"State": "COMPLETED"}}}]}
+
+
+def test_a_wait_goes_on_where_the_connection_is_lost_for_a_while(capsys, monkeypatch):
+    lose_connection(COMPLETED, monkeypatch, times=3).run_step("j-1", "bucket", "name", ["true"], 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["no connection, trying again"] * 3 + ["step s-1"]
+
+
+def test_a_wait_ends_where_the_connection_stays_lost(monkeypatch):
+    monkeypatch.setattr(cluster, "OFFLINE_SECONDS", 0)
+    with pytest.raises(ConnectTimeoutError):
+        lose_connection(COMPLETED, monkeypatch, times=100).run_step("j-1", "bucket", "name", ["true"], 1)
 
 
 def test_a_step_that_never_ends_is_given_up():
