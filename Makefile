@@ -30,15 +30,18 @@ data/output/local/report.json:
 	@exit 1
 
 # Two processes, whose tests wait for Spark to start as much as they compute; a file stays in one, with its fixtures.
+# Files go in the order of their names: those with the most tests, which would go first, are not those that last.
+PYTEST := $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/installed-dev  ## check everything
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --ignore tests/cloud --ignore tests/volume
+	$(PYTEST) --ignore tests/cloud --ignore tests/volume
 
 volume-test: $(VENV)/installed-dev  ## kill runs, soak them, run them on Spark's small clusters and as a service
-	$(VENV)/bin/pytest tests/volume
+	$(PYTEST) tests/volume
 
 cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this machine (needs what .ci/run installs)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pytest tests/cloud
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTEST) tests/cloud
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks

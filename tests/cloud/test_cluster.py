@@ -422,7 +422,7 @@ def test_a_run_that_cannot_be_done_in_max_hours_is_refused_before_anything_is_cr
     run = run_notebook(tmp_path, max_hours=0.1)
     assert run.status != 0
     assert "max_hours is 0.1, but this run is estimated to take 0.3 h" in run.message
-    assert "CreateStack" not in run.text
+    assert "cloudformation CreateStack" not in run.text
 
 
 def test_a_failure_leaves_the_cluster_when_that_is_wanted_and_the_command_of_the_message_ends_it(
