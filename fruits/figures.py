@@ -282,7 +282,8 @@ def draw_scale(pictures, hours, walls, night_hours):
     names = list(dict.fromkeys(step for steps in hours.values() for step in steps))
     for axis, (design, steps) in zip(axes[0], hours.items(), strict=True):
         for step, values in steps.items():
-            axis.plot(pictures, values, color=COLOURS[names.index(step) % len(COLOURS)], label=step)
+            turn, colour = divmod(names.index(step), len(COLOURS))
+            axis.plot(pictures, values, color=COLOURS[colour], linestyle="-" if turn == 0 else "-.", label=step)
         total = sum(map(np.asarray, steps.values()))
         axis.plot(pictures, total, color="black", linewidth=2, label="all")
         axis.axhline(night_hours, color=COLOURS[4], linestyle="--", linewidth=1)
