@@ -120,7 +120,7 @@ def run_features(spark, task, run):
         changes = increments.find_changes(spark, listing, tables, f"{output}/changes")
     unchanged = changes.is_empty and run.repeats_earlier
     if not unchanged:
-        run.begin(output)
+        run.begin()
     with measures.step("workers"):
         if changes.to_do:
             check_workers(spark, network, featurize)
@@ -154,6 +154,7 @@ def main(task):
         if unchanged:
             pca = reduction.load_pca(f"{output}/pca", fingerprint)
         else:
+            run.delete_earlier()
             pca = write_projection(spark, output, fingerprint)
         measures.note(components=pca.k, variance_ratio=pca.variance_ratio[: pca.k].tolist())
     write_report(spark, run, output)

@@ -58,14 +58,13 @@ def _name_folder():
     return F.element_at(F.split("path", "/"), -2)
 
 
-def survey(spark, folder, output, may_be_empty=False):
+def survey(spark, folder, output):
     """List the files below a folder, or the pictures of a packed one, without opening any.
 
     A folder is listed without Spark, whose own listing leaves files out in silence, into the table output/listing, so
     that its names need not fit in memory.
     Returns a DataFrame (path, label, length in bytes, modificationTime, reason, file). reason: why the file will not be
-    opened, or null. file: what Spark opens to read the picture. Raises ValueError where there is no file at all, unless
-    the folder may be empty.
+    opened, or null. file: what Spark opens to read the picture.
     """
     if is_packed(folder):
         listing = spark.read.parquet(folder).withColumn("file", name_source())
@@ -77,13 +76,13 @@ def survey(spark, folder, output, may_be_empty=False):
     def list_rows():
         for path, length, modified in storage.list_files(folder):
             reason = explain_skip(path.removeprefix("file:")[len(folder) :], length)
+            if reason is None and not storage.is_readable(path):
+                reason = "not opened: no right to read it; give that right"
             yield path.encode(errors="surrogateescape").decode(errors="backslashreplace"), length, modified, reason
 
     rows = list_rows()
     table = f"{output}/listing/listing.parquet"
-    found = storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING)
-    if found == 0 and not may_be_empty:
-        raise ValueError(f"images_path {folder!r} holds no file: put pictures there, one folder for each label")
+    storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING)
     listing = spark.read.parquet(table).withColumn("file", F.col("path"))
     return listing.withColumn("label", _name_folder())
 

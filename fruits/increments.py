@@ -32,7 +32,7 @@ WAS_OPENED = "version.modificationTime IS NOT NULL"  # other rejected files are 
 # Files that are as they were, but that tables do not hold as they do once tidied.
 IS_UNSETTLED = """CASE state WHEN 'unchanged' THEN rows != 1 OR named != 0
     WHEN 'skipped' THEN rows != 0 OR named != int({names}) ELSE state IS NULL END"""
-NOT_READABLE = "not readable: no right to read it, or deleted during the run"
+NOT_READABLE = "not readable: deleted during the run, or of a name that Spark cannot open"
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
 # How parquet is written. A row group is what Spark reads at once: of pictures, it is what one looked up costs, and the
@@ -303,7 +303,7 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
     print(f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}", flush=True)
     while _wait(seconds, stop):
-        listing = images.survey(spark, folder, output, may_be_empty=True)
+        listing = images.survey(spark, folder, output)
         changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
         if not changes.is_empty:
             print(f"{changes.found:,} files: {changes}", flush=True)

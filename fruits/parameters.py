@@ -83,6 +83,8 @@ def _complain_together(values):
                 f"{name} {values[name]} has no effect on pca_model {saved!r}, which brings its own components: "
                 f"leave one of them out"
             )
+    if not values.get("trigger") and (complaint := _complain_empty(pictures, output)):
+        return complaint
     if _lies_in(output, pictures):
         return (
             f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "
@@ -95,6 +97,20 @@ def _complain_together(values):
     if packed and values.get("trigger"):
         return "packed_path and trigger are both set, but what arrives later is not packed: set one of them"
     return None
+
+
+def _complain_empty(pictures, output):
+    """Say that a folder holds no file, or cannot be listed; None where one is found. A disk may not be mounted."""
+    try:
+        if next(storage.list_files(pictures), None) is not None:
+            return None
+    except OSError as error:
+        return f"images_path {pictures!r} cannot be listed ({error}): give rights on it"
+    known = f"; features of earlier runs stay until {output!r} is deleted"
+    return (
+        f"images_path {pictures!r} holds no file: put pictures there, one folder for each label, or set trigger to "
+        f"wait for them{known if storage.is_folder(f'{output}/features') else ''}"
+    )
 
 
 def _lies_in(path, folder):

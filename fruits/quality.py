@@ -363,8 +363,9 @@ def find_neighbours(projection, paths, count=5):
     if unknown := sorted(set(paths) - set(asked["path"])):
         raise ValueError(f"{unknown[0]} is not in the projection: give a path as its column path has it")
     columns = projection.select("path", "label", "pca")
-    near = reduction.map_blocks(columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS)
-    return near.sort_values(["path", "distance", "neighbour"]).groupby("path").head(count).reset_index(drop=True)
+    return reduction.take_best(
+        columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS, ["path"], ["distance", "neighbour"], count
+    )
 
 
 def rank_neighbours(asked, pictures, count=5):

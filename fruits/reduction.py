@@ -13,6 +13,7 @@ from pyspark.ml.common import _py2java
 from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
 from pyspark.ml.util import JavaMLReader
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from fruits import storage
@@ -22,7 +23,7 @@ ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put vari
 
 MOMENTS = "rows long, total binary, products binary"
 PROJECTION = "path string, label string, pca array<float>"
-EXTREMES = "component long, end string, path string, label string, score float, pca array<float>"
+EXTREMES = "component long, end string, path string, label string, score float"
 BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
 
@@ -142,13 +143,18 @@ def complete(saved, fitted):
     return Pca(saved.mean, components, np.clip(variance, 0, None), fitted.rows)
 
 
-def map_blocks(table, function, schema):
-    """Apply a function to a Spark DataFrame, pandas in and pandas out, on blocks of up to BLOCK_ROWS rows, and collect.
+def take_best(table, find, schema, group, order, count):
+    """Take the first rows of each group of what a function finds in blocks of up to BLOCK_ROWS rows of a table.
 
-    schema: of what it returns, as mapInPandas has it. Returns a pandas DataFrame.
+    find: pandas DataFrame -> pandas DataFrame of that schema, as mapInPandas has it, which holds the first count rows
+    of each group in its block. group: names of columns. order: names or Columns. The workers rank them, so that the
+    driver gets no more, however many blocks there are. Returns a pandas DataFrame, group after group, in their order.
     """
+    rank = F.row_number().over(Window.partitionBy(*group).orderBy(*order))
     with _send_blocks(table.sparkSession):
-        return table.mapInPandas(lambda blocks: map(function, blocks), schema).toPandas()
+        found = table.mapInPandas(lambda blocks: map(find, blocks), schema).withColumn("rank", rank)
+        best = found.where(F.col("rank") <= count).toPandas()
+    return best.sort_values([*group, "rank"]).drop(columns="rank").reset_index(drop=True)
 
 
 @contextmanager
@@ -234,22 +240,22 @@ def find_extremes(projection, components=3, count=4):
     path, label, score) of up to count rows an end, the outermost first.
     """
     few = projection.select("path", "label", F.slice("pca", 1, components).alias("pca"))
-    found = map_blocks(few, lambda block: _find_ends(block, count), EXTREMES)
-    return _find_ends(found.drop_duplicates("path"), count)
+    order = [F.when(F.col("end") == "low", F.col("score")).otherwise(-F.col("score")), "path"]
+    return take_best(few, lambda block: _find_ends(block, count), EXTREMES, ["component", "end"], order, count)
 
 
 def _find_ends(points, count):
     """Find the count outermost of some pictures, at both ends of each component.
 
-    points: pandas DataFrame (path, label, pca). Returns a DataFrame (component, end, path, label, score, pca).
+    points: pandas DataFrame (path, label, pca). Returns a DataFrame (component, end, path, label, score).
     """
     ends, scores = [], np.stack(points["pca"])
     for number, score in enumerate(scores.T):
         for end, order in (("low", score), ("high", -score)):
             chosen = np.lexsort((points["path"].to_numpy(str), order))[:count]
-            rows = points.iloc[chosen][["path", "label", "pca"]]
+            rows = points.iloc[chosen][["path", "label"]]
             ends.append(rows.assign(component=number + 1, end=end, score=score[chosen]))
-    return pd.concat(ends, ignore_index=True)[["component", "end", "path", "label", "score", "pca"]]
+    return pd.concat(ends, ignore_index=True)[["component", "end", "path", "label", "score"]]
 
 
 def save_pca(spark, pca, folder, fingerprint):

@@ -13,7 +13,7 @@ RESULTS = ("pca", "projection", "projection_csv")  # figures keep their names, a
 PACKAGES = ("pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow")
 HISTORY = (
     "started", "finished", "images_found", "images_new", "images_changed", "images_unchanged", "images_deleted",
-    "images_rejected", "images_per_second",
+    "images_skipped", "images_rejected", "images_per_second",
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ class Report:
 
     def __init__(self, folder, **parameters):
         """Begin a report. folder: of the results. parameters: of the run."""
-        self.path, self.parameters = f"{folder}/report.json", parameters
+        self.folder, self.path, self.parameters = folder, f"{folder}/report.json", parameters
         self.values = parameters | {"started": _tell_time(), "finished": None}
         self.seconds = {}
         self.earlier = json.loads(storage.read_bytes(self.path)) if storage.is_file(self.path) else {}
@@ -43,15 +43,18 @@ class Report:
         self.parameters |= values
         self.note(**values)
 
-    def begin(self, folder):
-        """Delete what earlier runs computed in a folder, so that no mixture of two can be left, and say that one runs.
+    def begin(self):
+        """Say in report.json that a run has begun, so that a later one sees whether it has finished."""
+        self._write({name: self.values[name] for name in ("started", "finished")})
 
-        Without a report.json nothing is deleted: folders of these names may then be somebody's own.
+    def delete_earlier(self):
+        """Delete what earlier runs computed of the features in the folder, so that no mixture of two can be left.
+
+        Without a report.json of theirs nothing is deleted: folders of these names may then be somebody's own.
         """
         if self.earlier:
             for name in RESULTS:
-                storage.delete_folder(f"{folder}/{name}")
-        self._write({name: self.values[name] for name in ("started", "finished")})
+                storage.delete_folder(f"{self.folder}/{name}")
 
     @contextmanager
     def step(self, name):
@@ -73,6 +76,7 @@ class Report:
         self.note(images_found=changes.found)
         for state in ("new", "changed", "deleted"):
             self.note(**{f"images_{state}": before.get(f"images_{state}", 0) + counts[state]})
+        self.note(images_skipped=counts["skipped"])  # of those rejected, the ones that were never opened
         self.note(images_unchanged=before.get("images_unchanged", counts["unchanged"]))  # since the run before
 
     def account(self, featurized, rejected):

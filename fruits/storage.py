@@ -74,6 +74,11 @@ def is_utf8(path):
     return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
 
 
+def is_readable(path):
+    """Say whether this process has the right to read a file; of one on S3, only reading it tells."""
+    return "://" in path or os.access(path.removeprefix("file:"), os.R_OK)
+
+
 def is_folder(path):
     """Say whether a folder is there."""
     filesystem, root = _open(path)
