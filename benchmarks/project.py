@@ -60,10 +60,10 @@ def prepare_network():
 
 
 def make_featurizer(spark, network):
-    """Broadcast the weights and make the function that turns pictures into features."""
-    broadcast_weights = spark.sparkContext.broadcast(network.folded.get_weights())
+    """Compile and broadcast the network, and make the function that turns pictures into features."""
+    broadcast_network = spark.sparkContext.broadcast(backbones.compile_network(network.folded))
     done, refused = spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0)
-    return features.make_featurizer(network.folded.to_json(), broadcast_weights, done, refused)
+    return features.make_featurizer(broadcast_network, done, refused)
 
 
 def check_workers(spark, network, featurize):

@@ -72,7 +72,7 @@ def measure_tasks(spark, folder, options):
         Path(folder, f"{number}.jpg").symlink_to(paths[number % len(paths)])
     features.tune_spark(spark, 16)
     model = backbones.fold_batch_norm(backbones.cut_classifier(backbones.build_network()))
-    featurize = features.make_featurizer(model.to_json(), spark.sparkContext.broadcast(model.get_weights()))
+    featurize = features.make_featurizer(spark.sparkContext.broadcast(backbones.compile_network(model)))
     pictures = spark.read.format("binaryFile").load(folder)
     seconds = take_time(lambda: pictures.select(featurize("content")).write.format("noop").mode("overwrite").save())
     url = f"{spark.sparkContext.uiWebUrl}/api/v1/applications/{spark.sparkContext.applicationId}/stages/0/0/taskList"

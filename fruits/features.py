@@ -1,6 +1,5 @@
 """From bytes to feature vectors, on the workers: one pass, one network a worker, a reason for each picture refused."""
 
-import gc
 import sys
 import zipimport
 from collections.abc import Iterator
@@ -11,8 +10,7 @@ import pandas as pd
 from pyspark import TaskContext
 from pyspark.sql.functions import pandas_udf
 
-from fruits import backbones, images
-from fruits.tensorflow_setup import keras
+from fruits import images, interpreter
 
 OUTCOME = "features array<float>, reason string"  # one of the two is null
 FILE_WEIGHT = 2**19  # bytes; Spark fills tasks of 128 MiB, so that one takes at most 256 pictures
@@ -33,18 +31,17 @@ def tune_spark(spark, batch_size):
     spark.conf.set("spark.sql.sources.ignoreDataLocality", True)
 
 
-def make_featurizer(architecture, broadcast_weights, done=None, refused=None):
+def make_featurizer(broadcast_network, done=None, refused=None):
     """Make the function that Spark applies to a column of pictures.
 
-    architecture: model.to_json(). broadcast_weights: pyspark.Broadcast of model.get_weights().
-    The model takes float32 (n, height, width, 3), RGB in 0..255, and returns (n, features).
+    broadcast_network: pyspark.Broadcast of what backbones.compile_network returns.
     done, refused: pyspark Accumulators of pictures, of all and of those without features, or None.
     Returns a pandas UDF: binary column -> struct(features array<float>, reason string); one is null.
     """
 
     @pandas_udf(OUTCOME)
     def featurize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        extract, size = load_network(architecture, broadcast_weights)
+        extract, size = load_network(broadcast_network)
         for contents in batches:
             outcomes = featurize_batch(contents, extract, size)
             yield outcomes
@@ -56,18 +53,14 @@ def make_featurizer(architecture, broadcast_weights, done=None, refused=None):
 
 
 @lru_cache(maxsize=1)  # it lives as long as the worker; in a notebook it would end with the task
-def load_network(architecture, broadcast_weights):
-    """Rebuild the network in this worker, once, from its description and the broadcast weights.
+def load_network(broadcast_network):
+    """Open the broadcast network in this worker, once.
 
-    Returns (extract, size): backbones.compile_extractor's function; (height, width) in pixels.
+    Returns (extract, size), as interpreter.open_network does: pixels -> features; (height, width) in pixels.
     """
     _forget_archives()
-    model = keras.models.model_from_json(architecture)
-    model.set_weights(broadcast_weights.value)
     # As many tasks as there are cores run side by side: a picture gets the cores of its task and no more.
-    extract = backbones.compile_extractor(model, threads=TaskContext.get().cpus())
-    gc.freeze()  # Spark collects garbage after each task: TensorFlow's objects, 0.2 s to walk, are none
-    return extract, model.input_shape[1:3]
+    return interpreter.open_network(broadcast_network.value, threads=TaskContext.get().cpus())
 
 
 def _forget_archives():

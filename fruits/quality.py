@@ -362,9 +362,9 @@ def find_neighbours(projection, paths, count=5):
     asked = projection.where(F.col("path").isin(list(paths))).select("path", "label", "pca").toPandas()
     if unknown := sorted(set(paths) - set(asked["path"])):
         raise ValueError(f"{unknown[0]} is not in the projection: give a path as its column path has it")
-    columns = projection.select("path", "label", "pca")
+    columns, order = projection.select("path", "label", "pca"), ["distance", "neighbour"]
     return reduction.take_best(
-        columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS, ["path"], ["distance", "neighbour"], count
+        columns, lambda block: rank_neighbours(asked, block, count), NEIGHBOURS, ["path"], order, count
     )
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from fruits import storage
 
 RESULTS = ("pca", "projection", "projection_csv")  # figures keep their names, and are drawn over
-PACKAGES = ("pyspark", "tensorflow", "keras", "numpy", "pandas", "pyarrow", "pillow")
+PACKAGES = ("pyspark", "tensorflow", "keras", "ai-edge-litert", "numpy", "pandas", "pyarrow", "pillow")
 HISTORY = (
     "started", "finished", "images_found", "images_new", "images_changed", "images_unchanged", "images_deleted",
     "images_skipped", "images_rejected", "images_per_second",

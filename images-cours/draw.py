@@ -44,7 +44,7 @@ CLOUD, SEED = 60, 122  # points of the PCA's example
 
 def read_numbers():
     """Read the numbers that the diagrams tell, where the project has them: {name: number}."""
-    from fruits import features  # imports TensorFlow, so not before it is needed
+    from fruits import features  # imports Spark, so not before it is needed
 
     notebook = (FOLDER.parent / "notebooks" / "local.ipynb").read_text(encoding="utf-8")
     template = (FOLDER.parent / "emr-cluster.yaml").read_text(encoding="utf-8")

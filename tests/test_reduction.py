@@ -114,15 +114,19 @@ def sixteen_rows_a_batch(spark):
 def test_workers_get_blocks_whatever_the_run_has_set_for_its_pictures(spark, monkeypatch):
     monkeypatch.setattr(reduction, "BLOCK_ROWS", 25)
     table = make_table(spark, draw("plain")).coalesce(1)
-    found = reduction.map_blocks(table, lambda block: pd.DataFrame({"rows": [len(block)]}), "rows long")
-    assert found["rows"].tolist() == [25, 25, 10]
+    found = reduction.take_best(
+        table, lambda block: pd.DataFrame({"all": [0], "rows": [len(block)]}), "all long, rows long", ["all"], ["rows"], 9
+    )
+    assert found["rows"].tolist() == [10, 25, 25]
     np.testing.assert_allclose(reduction.fit_pca(table).variance, fit_by_numpy(draw("plain"))[0], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("sixteen_rows_a_batch")
 def test_a_function_that_fails_leaves_the_setting_of_the_run(spark):
     with pytest.raises(Exception, match="no such column"):
-        reduction.map_blocks(make_table(spark, draw("plain")), lambda block: block["no such column"], "rows long")
+        reduction.take_best(
+            make_table(spark, draw("plain")), lambda block: block["no such column"], "rows long", ["rows"], ["rows"], 1
+        )
 
 
 @pytest.mark.parametrize(
