@@ -61,6 +61,9 @@ def read_options(arguments=None):
         help="off: as TensorFlow sets itself where the CPU has neither AVX512-VNNI nor AMX",
     )  # fmt: skip
     parser.add_argument(
+        "--course-partitions", type=read_count, default=20, help="of the course's tasks (default: 20, theirs)"
+    )
+    parser.add_argument(
         "--output", type=Path, default=HERE.parent / "data/output/bench", help="default: %(default)s"
     )
     options = parser.parse_args(arguments)
@@ -160,7 +163,7 @@ def run_contender(name, folder, pictures, options, components=None):
     output.mkdir()
     memory = session.choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     task = {"pictures": str(pictures), "output": str(output), "network": str(folder), "cores": options.cores}
-    task |= {"memory": memory, "components": components}
+    task |= {"memory": memory, "components": components, "partitions": options.course_partitions}
     onednn_off = {"TF_ENABLE_ONEDNN_OPTS": "0"} if name == "course" and options.course_onednn == "off" else {}
     load = os.getloadavg()[0]
     total = run_script(name, json.dumps(task), folder / f"{name}.log", **onednn_off)

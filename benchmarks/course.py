@@ -1,6 +1,6 @@
 """Contender 1, the course: pictures to features to PCA in the way that its public notebooks go about it.
 
-Usage: python course.py TASK, a JSON object with pictures, output, network, cores, memory and components
+Usage: python course.py TASK, a JSON object with pictures, output, network, cores, memory, components, partitions
 
 What is theirs: the steps and their order, one model a task, keras.predict, Arrow batches of 1,024 rows, 20
 partitions. What is not: the backbone, the same for every contender, so that only the way differs; as many
@@ -71,7 +71,7 @@ def write_features(spark, task):
     )
     pictures = reader.load(task["pictures"]).withColumn("label", element_at(split("path", "/"), -2))
     featurize = make_featurizer(model.to_json(), weights)
-    features = pictures.repartition(20).select("path", "label", featurize("content").alias("features"))
+    features = pictures.repartition(task["partitions"]).select("path", "label", featurize("content").alias("features"))
     features.write.mode("overwrite").parquet(task["output"] + "/features")
 
 

@@ -217,15 +217,6 @@ def compute_fingerprint(backbone, model):
     }
 
 
-def tell_differences(theirs, ours):
-    """Tell in words where two fingerprints differ: "" where they do not.
-
-    theirs: of features or of a PCA made earlier, {} where unknown. ours: of this run.
-    """
-    differences = [name for name in ours if theirs.get(name) != ours[name]]
-    return "; ".join(f"their {name} is {theirs.get(name, 'unknown')}, this run's {ours[name]}" for name in differences)
-
-
 def hash_weights(model):
     """Compute the sha256 of a model's weights, values and shapes in order, as 64 hexadecimal digits."""
     digest = hashlib.sha256()

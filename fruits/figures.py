@@ -168,8 +168,8 @@ def _tell_accuracy(quality):
     numbers = {"enough": enough, "share": 100 * known[enough], "chosen": quality.chosen_k}
     if enough == max(known):
         return say("Accuracy grows to the last of {enough:,} components: {share:.1f} % of labels found", **numbers)
-    grown = "Beyond {enough:,} components accuracy stops growing: {share:.1f} % of labels found\n"
-    return say(grown + "(this run keeps {chosen:,})", **numbers)
+    enough = "{enough:,} components are within a standard error of the best: {share:.1f} % of labels found\n"
+    return say(enough + "(this run keeps {chosen:,})", **numbers)
 
 
 def _tell_why(quality):

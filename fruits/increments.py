@@ -15,7 +15,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from fruits import backbones, images, storage
+from fruits import images, storage
 
 VERSION = ("modificationTime", "length")  # one of a picture; another picture under its name has another
 SCHEMAS = {
@@ -94,17 +94,26 @@ def claim_features(output, fingerprint, recompute=False):
     """
     folder, path = f"{output}/features", f"{output}/features/{FINGERPRINT}"
     theirs = json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
-    differences = backbones.tell_differences(theirs, fingerprint)
+    differences = tell_differences(theirs, fingerprint)
     if differences and _list_files(folder):
         if not recompute:
             raise ValueError(
                 f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
                 f"that made them, set output_path elsewhere, or set recompute to true to delete them and begin anew"
             )
-        for table in ("features", "rejected"):
+        for table in ("rejected", "features"):  # their fingerprint goes last: a run killed here would be refused
             storage.delete_folder(f"{output}/{table}")
     if differences:
         storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
+
+
+def tell_differences(theirs, ours):
+    """Tell in words where two fingerprints differ: "" where they do not.
+
+    theirs: of features or of a PCA made earlier, {} where unknown. ours: of this run.
+    """
+    differences = [name for name in ours if theirs.get(name) != ours[name]]
+    return "; ".join(f"their {name} is {theirs.get(name, 'unknown')}, this run's {ours[name]}" for name in differences)
 
 
 def list_tables(output):

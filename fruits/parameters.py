@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pyarrow
 
-from fruits import backbones, increments, reduction, storage
+from fruits import increments, reduction, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
@@ -171,6 +171,8 @@ def _is_for_packs(path):
 
 def _is_backbone(name):
     """Say whether a network has this name; raises ValueError with the nearest ones."""
+    from fruits import backbones  # not on top: TensorFlow takes seconds, which notebooks without a network do not need
+
     return isinstance(name, str) and backbones.check_backbone(name) is None
 
 
@@ -198,7 +200,7 @@ def _is_master(master):
 RULES = {
     "images_path": (_is_picture_folder, "the path of a folder that exists, from the project's root, or s3://..."),
     "output_path": (_is_writable, "the path of a folder, from the project's root, or s3://..."),
-    "backbone": (_is_backbone, f"a network's name, such as {backbones.DEFAULT_BACKBONE}"),
+    "backbone": (_is_backbone, "a network's name, such as EfficientNetLite0"),
     "weights": (_is_weights, '"imagenet", or the path of a file of weights that exists'),
     "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),
     "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),

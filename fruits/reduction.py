@@ -16,7 +16,7 @@ from pyspark.ml.util import JavaMLReader
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from fruits import storage
+from fruits import increments, storage
 
 ABOUT = "fruits.json"  # lies beside what pyspark.ml saves of a model
 ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put variance_kept = 1 out of reach
@@ -273,10 +273,8 @@ def load_pca(folder, fingerprint):
 
     Returns a Pca that holds the components saved. Raises ValueError where it was fitted on features of another network.
     """
-    from fruits import backbones  # not on top: workers import this module, and TensorFlow would keep them for seconds
-
     about = json.loads(storage.read_bytes(f"{folder}/{ABOUT}"))
-    if differences := backbones.tell_differences(about["fingerprint"], fingerprint):
+    if differences := increments.tell_differences(about["fingerprint"], fingerprint):
         raise ValueError(
             f"the PCA in {folder} was fitted on features of another network: {differences}. "
             f"Set pca_model to one of the same network, or leave it out to fit a new one"

@@ -56,7 +56,7 @@ class Numbers(NamedTuple):
     pictures_per_second_per_core: float = 80
     picture_bytes: float = 21_800
     task_spread: float = 0.05
-    worker_start_seconds: float = 10
+    worker_start_seconds: float = 2.5
     keys_per_second_per_core: float = 120_000
     fit_rows_per_second_per_core: float = 8_000
     project_rows_per_second_per_core: float = 8_000

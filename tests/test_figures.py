@@ -180,7 +180,7 @@ def test_accuracy_is_drawn_for_both_classifiers_against_the_components(tmp_path)
     assert lines["always the most frequent label"][1] == [33, 33]
     assert lines["kept by this run"][0] == [100, 100]
     assert read_title(axis) == (
-        "Beyond 50 components accuracy stops growing: 91.0 % of labels found\n(this run keeps 100)"
+        "50 components are within a standard error of the best: 91.0 % of labels found\n(this run keeps 100)"
     )
     assert "100 pictures kept aside (%)" in axis.get_ylabel()
     render(figure, tmp_path)

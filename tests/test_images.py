@@ -369,10 +369,21 @@ def test_a_hidden_folder_above_the_pictures_hides_nothing(spark, tmp_path):
     assert (row.path, row.reason) == (f"file:{folder}/0.jpg", None)
 
 
-def test_a_folder_without_files_is_an_error_that_names_it(spark, tmp_path):
+def test_a_folder_without_files_is_an_empty_listing(spark, tmp_path):
     (tmp_path / "Lemon").mkdir()
-    with pytest.raises(ValueError, match=f"images_path '{tmp_path}' holds no file: put pictures there"):
-        images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
+    listing = images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
+    assert listing.columns == ["path", "length", "modificationTime", "reason", "file", "label"]
+    assert listing.collect() == []
+
+
+def test_a_file_without_the_right_to_read_it_is_told_before_it_is_opened(spark, tmp_path, monkeypatch):
+    for name in ("mine.jpg", "theirs.jpg"):
+        (tmp_path / name).write_bytes(b"1")
+    # A test may run as root, whom no file refuses.
+    monkeypatch.setattr(images.storage, "is_readable", lambda path: path != f"file:{tmp_path}/theirs.jpg")
+    listing = images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
+    reasons = {row.path.rpartition("/")[2]: row.reason for row in listing.collect()}
+    assert reasons == {"mine.jpg": None, "theirs.jpg": "not opened: no right to read it; give that right"}
 
 
 def test_a_listing_longer_than_what_is_held_at_once_is_whole(spark, tmp_path, monkeypatch):

@@ -221,14 +221,14 @@ def test_what_a_killed_task_left_in_temporary_folders_is_no_data(place):
 
 
 def test_many_small_files_become_few_and_no_row_changes(place, monkeypatch):
-    monkeypatch.setattr(increments, "SMALL_FILES", 2)  # and two for each of two cores
-    for number in range(12):
+    monkeypatch.setattr(increments, "SMALL_FILES", 0)  # and two for each of two cores
+    for number in range(8):
         place.write(f"C/{number}.jpg", str(100 + number))
         place.run()
-        assert len(place.list_files()) <= 7
+        assert len(place.list_files()) <= 5
         assert len(place.read()) == 5 + number
     assert [value for path, value in place.read() if path.startswith("C")] == sorted(
-        (100 + number for number in range(12)), key=lambda value: f"{value - 100}.jpg"
+        (100 + number for number in range(8)), key=lambda value: f"{value - 100}.jpg"
     )
 
 
@@ -253,7 +253,7 @@ def test_large_files_are_left_as_they_are(place, monkeypatch):
     monkeypatch.setattr(increments, "SMALL_FILES", 0)
     monkeypatch.setattr(increments, "FILE_BYTES", 2)
     place.run()
-    for number in range(5):
+    for number in range(3):
         place.write(f"C/{number}.jpg", str(number))
         before = set(place.list_files())
         place.run()

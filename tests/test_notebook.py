@@ -15,8 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import walk
 from PIL import Image
 
+from fruits import backbones
 from fruits.tensorflow_setup import keras
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,10 @@ CLOUD = ROOT / "notebooks" / "cloud.ipynb"
 FIRST_STEP = "## 3. Load the pictures"
 IMAGES = ROOT / "data" / "images"
 COMPONENTS = 8  # params/smoke.yaml
+TUNED = [  # features.tune_spark
+    "spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.files.openCostInBytes",
+    "spark.sql.files.minPartitionNum", "spark.sql.sources.ignoreDataLocality",
+]  # fmt: skip
 LEFT_BY_SPARK = ("spark-warehouse", "metastore_db", "derby.log")
 CHECK = "parameters.check("
 LOG_LINE = re.compile(
@@ -239,17 +245,24 @@ def test_a_run_with_nothing_new_shows_the_figures_of_the_run_before_and_draws_on
     assert all("image/png" in cell.outputs[-1].data for cell in cells)
 
 
+@pytest.fixture
+def walk_here(spark, monkeypatch):
+    """Run the notebook's cells in the tests' own Spark: walk_here(parameters); its settings are put back."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    before = {name: spark.conf.get(name, None) for name in TUNED}
+    yield lambda parameters: walk.walk(parameters, walk.ALL, backbones.build_network)
+    for name, value in before.items():
+        spark.conf.unset(name) if value is None else spark.conf.set(name, value)
+
+
 @pytest.mark.parametrize(("count", "seconds"), [(1, 30), (5, 0)], ids=["one picture", "five, their quality not wanted"])
-def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, tmp_path, count, seconds):
+def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, walk_here, tmp_path, count, seconds):
     rows = smoke.projection.to_pylist()[::50][:count]
     for row in rows:
         (tmp_path / "images" / row["label"]).mkdir(parents=True)
         shutil.copy(row["path"].removeprefix("file:"), tmp_path / "images" / row["label"])
-    values = {"images_path": tmp_path / "images", "output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
-    values["quality_seconds"] = seconds
-    options = [word for name, value in values.items() for word in ("-p", name, str(value))]
-    answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options)
-    assert answer.returncode == 0, answer.stderr[-3000:]
+    paths = {"images_path": tmp_path / "images", "output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
+    walk_here({name: str(path) for name, path in paths.items()} | {"quality_seconds": seconds})
     table = pq.read_table(tmp_path / "out" / "projection").to_pylist()
     found = {(row["label"], Path(row["path"]).name): row["pca"] for row in table}
     assert len(found) == len(rows) == count
@@ -260,16 +273,17 @@ def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smok
     assert about[0] == about[1]
 
 
-def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurized(smoke, feature_extractor, tmp_path):
+def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurized(
+    smoke, feature_extractor, walk_here, tmp_path
+):
     weights = [1.01 * values for values in feature_extractor.get_weights()]
     other = keras.models.clone_model(feature_extractor)
     other.set_weights(weights)
     other.save_weights(tmp_path / "other.weights.h5")
-    values = {"weights": tmp_path / "other.weights.h5", "output_path": tmp_path / "out"}
-    options = [word for name, value in values.items() for word in ("-p", name, str(value))]
-    answer, _ = run_papermill(NOTEBOOK, tmp_path / "executed.ipynb", *options, "-p", "pca_model", smoke.output / "pca")
-    assert answer.returncode == 1
-    assert re.search("fitted on features of another network: their weights_sha256 .*this run's", answer.stderr)
+    paths = {"output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
+    paths["weights"] = tmp_path / "other.weights.h5"
+    with pytest.raises(ValueError, match="fitted on features of another network: their weights_sha256 .*this run's"):
+        walk_here({name: str(path) for name, path in paths.items()})
     assert not (tmp_path / "out" / "features").exists()
 
 
@@ -318,6 +332,14 @@ def test_the_cloud_shows_each_figure_after_the_cell_that_draws_it():
     drawn = [number for number, text in enumerate(texts) if "figures.save_figure(" in text]
     assert drawn
     assert [number for number, text in enumerate(texts) if text == "%matplot plt"] == [n + 1 for n in drawn]
+
+
+def test_each_figure_is_told_in_words_to_those_who_do_not_see_it():
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    shown = [cell for cell in cells if re.search(r"^SVG\(|figures\.save_figure\(", cell.source, re.M)]
+    told = [cell.metadata.get("alt", "") for cell in shown]
+    assert len(set(told)) == len(told) > 10
+    assert all(len(text) > 20 for text in told)
 
 
 def test_about_half_of_the_cells_explain(source):

@@ -239,7 +239,7 @@ def test_a_number_is_read_as_french_writes_it():
 
 
 def test_the_walks_page_shows_its_figures_without_a_network(tmp_path, browser):
-    code = nbformat.v4.new_code_cell("1 + 1")
+    code = nbformat.v4.new_code_cell("1 + 1", metadata={"alt": "A lemon"})
     Image.new("RGB", (7, 5)).save(tmp_path / "a.png")
     picture = {"image/png": b64encode((tmp_path / "a.png").read_bytes()).decode()}
     code.outputs = [nbformat.v4.new_output("display_data", picture)]
@@ -249,6 +249,7 @@ def test_the_walks_page_shows_its_figures_without_a_network(tmp_path, browser):
     tab, said, asked = open_page(browser, tmp_path / "a.html")
     assert "A title" in tab.inner_text("body")
     assert tab.evaluate("document.images[0].naturalWidth") == 7
+    assert tab.evaluate("document.images[0].alt") == "A lemon"
     assert (said, asked) == ([], [(tmp_path / "a.html").resolve().as_uri()])
     tab.close()
 

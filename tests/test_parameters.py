@@ -30,7 +30,8 @@ NOT_TEXT = [None, 3, True, ["data/images"], {"path": "data/images"}]
 @pytest.fixture
 def right(tmp_path):
     """Make a right set of parameters, whose two folders exist."""
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "Lemon").mkdir(parents=True)
+    (tmp_path / "pictures" / "Lemon" / "0.jpg").write_bytes(b"a picture")
     (tmp_path / "mine.weights.h5").write_bytes(b"weights")
     (tmp_path / "earlier" / "pca").mkdir(parents=True)
     (tmp_path / "earlier" / "pca" / "fruits.json").write_text("{}")
@@ -211,6 +212,28 @@ def test_a_saved_pca_that_the_run_would_delete_is_refused(right, tmp_path, outpu
 def test_a_saved_pca_and_a_choice_of_components_are_refused_together(right, tmp_path, name, value):
     (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", name: value})
     assert re.match(rf"{name} {value} has no effect on pca_model .*: leave one of them out", complaint)
+
+
+def test_a_folder_without_files_is_refused_and_features_made_of_it_before_stay(right, tmp_path):
+    (tmp_path / "pictures" / "Lemon" / "0.jpg").unlink()
+    (complaint,) = complain(right)
+    assert complaint.startswith(f"images_path '{tmp_path}/pictures' holds no file: put pictures there")
+    assert "earlier runs" not in complaint
+    (tmp_path / "output" / "features").mkdir(parents=True)
+    (complaint,) = complain(right)
+    assert complaint.endswith(f"; features of earlier runs stay until '{tmp_path}/output' is deleted")
+    assert (tmp_path / "output" / "features").exists()
+    parameters.check(right | {"trigger": "1 minute"})
+
+
+def test_a_folder_that_cannot_be_listed_is_told(right, monkeypatch):
+    def list_files(folder):
+        raise PermissionError(13, "Permission denied", folder)
+        yield
+
+    monkeypatch.setattr(parameters.storage, "list_files", list_files)
+    (complaint,) = complain(right)
+    assert re.search("images_path .* cannot be listed .*Permission denied.*: give rights on it", complaint)
 
 
 @pytest.mark.parametrize("name", ["images_path", "output_path", "weights", "pca_model"])

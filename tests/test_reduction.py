@@ -114,9 +114,8 @@ def sixteen_rows_a_batch(spark):
 def test_workers_get_blocks_whatever_the_run_has_set_for_its_pictures(spark, monkeypatch):
     monkeypatch.setattr(reduction, "BLOCK_ROWS", 25)
     table = make_table(spark, draw("plain")).coalesce(1)
-    found = reduction.take_best(
-        table, lambda block: pd.DataFrame({"all": [0], "rows": [len(block)]}), "all long, rows long", ["all"], ["rows"], 9
-    )
+    count = lambda block: pd.DataFrame({"all": [0], "rows": [len(block)]})  # noqa: E731
+    found = reduction.take_best(table, count, "all long, rows long", ["all"], ["rows"], 9)
     assert found["rows"].tolist() == [10, 25, 25]
     np.testing.assert_allclose(reduction.fit_pca(table).variance, fit_by_numpy(draw("plain"))[0], rtol=1e-6)
 

@@ -62,6 +62,7 @@ def test_the_account_holds_the_counts_and_the_rate_of_this_run(run, capsys):
     assert run.values["images_found"] == 1010
     assert run.values["images_featurized"] == 1000
     assert run.values["images_rejected"] == 10
+    assert run.values["images_skipped"] == 5
     assert run.values["images_per_second"] == 100
     assert "1,010 files found = 1,000 featurized + 10 rejected" in capsys.readouterr().out
 
@@ -116,7 +117,7 @@ def test_the_file_holds_values_seconds_versions_and_times(tmp_path):
 def test_the_history_tells_of_every_run_and_of_one_that_was_killed(tmp_path):
     for number, is_killed in enumerate([False, True, False]):
         run = report.Report(str(tmp_path), **PARAMETERS)
-        run.begin(str(tmp_path))
+        run.begin()
         if not is_killed:
             run.count(make_changes(new=10 * number))
             run.account(Rows(10 * number), Rows(0))
@@ -130,7 +131,7 @@ def test_the_history_tells_of_every_run_and_of_one_that_was_killed(tmp_path):
 def test_a_run_repeats_an_earlier_one_that_finished_with_the_same_parameters(tmp_path, change):
     first = report.Report(str(tmp_path), **PARAMETERS)
     assert not first.repeats_earlier
-    first.begin(str(tmp_path))
+    first.begin()
     assert not report.Report(str(tmp_path), **PARAMETERS).repeats_earlier
     first.save()
     assert report.Report(str(tmp_path), **PARAMETERS | change).repeats_earlier is (change == {})
@@ -156,18 +157,23 @@ def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
     assert len({re.search("  +", line).end() for line in lines}) == 1
 
 
-def test_what_an_earlier_run_computed_is_deleted_but_for_its_features(tmp_path):
+def test_what_an_earlier_run_computed_serves_until_it_is_deleted_but_for_its_features(tmp_path):
     report.Report(str(tmp_path)).save()
     for name in ("features/0.parquet", "rejected/0.parquet", "pca/a", "projection/a", "mine/0.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
-    report.Report(str(tmp_path)).begin(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"features", "rejected", "mine", "notes.txt", "report.json"}
+    run = report.Report(str(tmp_path))
+    run.begin()
+    assert (tmp_path / "pca" / "a").exists()
     assert json.loads((tmp_path / "report.json").read_text())["finished"] is None
+    run.delete_earlier()
+    assert {path.name for path in tmp_path.iterdir()} == {"features", "rejected", "mine", "notes.txt", "report.json"}
 
 
 def test_folders_without_a_report_are_somebodys_own_and_stay(tmp_path):
     (tmp_path / "pca").mkdir()
     (tmp_path / "pca" / "a.png").write_bytes(b"1")
-    report.Report(str(tmp_path)).begin(str(tmp_path))
+    run = report.Report(str(tmp_path))
+    run.begin()
+    run.delete_earlier()
     assert (tmp_path / "pca" / "a.png").exists()

@@ -900,7 +900,7 @@ def check_spark(deployed):
     assert executor + driver <= yarn
     assert mebibytes["spark.executor.memoryOverhead"] >= cores * 1024 + 0.1 * mebibytes["spark.executor.memory"]
     assert "spark.executor.pyspark.memory" not in spark
-    assert spark["spark.executorEnv.TF_NUM_INTRAOP_THREADS"] == "1"
+    assert spark["spark.executorEnv.OMP_NUM_THREADS"] == "1"
     assert spark["spark.yarn.appMasterEnv.AWS_DEFAULT_REGION"] == deployed.region
     assert spark["spark.executorEnv.AWS_DEFAULT_REGION"] == deployed.region
     assert deployed.request["Instances"]["InstanceGroups"][1]["InstanceType"] == "m6i.xlarge"

@@ -7,10 +7,10 @@ import walk
 
 @pytest.fixture(scope="session")
 def walk_here(spark):
-    """Run the notebook in the Spark of the tests: walk_here(pictures, output, **parameters) returns its Tables."""
+    """Run the notebook in the tests' own Spark: walk_here(pictures, output, until, **parameters) returns its Tables."""
 
-    def walk_undisturbed(pictures, output, **parameters):
-        walk.walk(runs.list_parameters(pictures, output, **parameters))
+    def walk_undisturbed(pictures, output, until=walk.FEATURES, **parameters):
+        walk.walk(runs.list_parameters(pictures, output, **parameters), until)
         return runs.read_tables(output, pictures)
 
     with pytest.MonkeyPatch.context() as patch:

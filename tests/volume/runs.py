@@ -173,15 +173,15 @@ def list_environment(folder, mark):
 
 
 @contextmanager
-def start_run(folder, parameters, before=(), environment=None, **hooks):
+def start_run(folder, parameters, before=(), environment=None, until=walk.FEATURES, **hooks):
     """Start a run in a process of its own; whatever is left of it at the end is killed.
 
-    folder: new, for what it writes beside its results. before: words of a command before it. hooks: as walk.py has
-    them; where hold_at is among them, the run has a gate.
+    folder: new, for what it writes beside its results. before: words of a command before it. until: where the run
+    ends. hooks: as walk.py has them; where hold_at is among them, the run has a gate.
     """
     (folder / "gate").mkdir(parents=True)
     environment = environment or list_environment(folder, str(folder))
-    request = {"parameters": parameters, "hooks": {"gate": str(folder / "gate")} | hooks}
+    request = {"parameters": parameters, "until": until, "hooks": {"gate": str(folder / "gate")} | hooks}
     command = [*before, sys.executable, "-u", str(Path(walk.__file__)), json.dumps(request)]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(

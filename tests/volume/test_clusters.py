@@ -1,5 +1,6 @@
 """The same run on Spark's own small clusters: the package travels to the executors, one of which may die."""
 
+import json
 import re
 import subprocess
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 import pyspark
 import pytest
 import runs
+import walk
 
 from fruits import session
 
@@ -89,20 +91,27 @@ def kill_executor(worker):
     return line[line.index("--executor-id") + 1]
 
 
-def check_whole_run(master, environment, pictures, undisturbed, folder):
+def check_whole_run(master, environment, pictures, undisturbed, folder, until=walk.FEATURES):
     """Run at a master, and see that the package travelled there and that the features are an undisturbed run's."""
-    parameters = runs.list_parameters(pictures, folder / "output", spark_master=master)
-    with runs.start_run(folder / "run", parameters, environment=environment | {runs.MARK: str(folder)}) as run:
+    parameters = runs.list_parameters(pictures, folder / "output", spark_master=master, quality_seconds=5)
+    environment = environment | {runs.MARK: str(folder)}
+    with runs.start_run(folder / "run", parameters, environment=environment, until=until) as run:
         assert run.finish() == 0, run.read_log()[-3000:]
         assert f"at {master}" in run.read_log()
         check_travelled(run, environment["SPARK_HOME"])
     runs.compare_tables(runs.read_tables(folder / "output", pictures), undisturbed)
 
 
-def test_a_local_cluster_computes_what_one_process_does(place, pictures, undisturbed, tmp_path):
+def test_a_local_cluster_walks_the_whole_notebook_and_computes_what_one_process_does(
+    place, pictures, undisturbed, tmp_path
+):
     _, settings = place
     environment = runs.list_environment(tmp_path, str(tmp_path)) | settings
-    check_whole_run("local-cluster[2,1,4096]", environment, pictures, undisturbed, tmp_path)
+    check_whole_run("local-cluster[2,1,4096]", environment, pictures, undisturbed, tmp_path, walk.ALL)
+    paths = runs.read_once(tmp_path / "output", "projection", pictures).keys()
+    assert paths == undisturbed.features.keys()
+    report = json.loads((tmp_path / "output" / "report.json").read_text())
+    assert report["accuracy_projection"] > report["accuracy_baseline"]
 
 
 def test_a_standalone_cluster_computes_what_one_process_does(cluster, pictures, undisturbed, tmp_path):

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import walk
+
+from fruits import backbones, increments
 
 HELD_SLICE = 3  # two slices are committed before
 
@@ -157,6 +160,68 @@ def test_rows_written_twice_are_taken_out_where_a_run_is_killed_as_it_tidies(cha
     gone = found.report["images_deleted"]  # those whose rows the killed run had not come to yet
     check_account(found, expected, unchanged=len(expected.features) + 1, deleted=gone)
     runs.compare_tables(found, expected)
+
+
+def let_die(folder, parameters, *place, until=walk.FEATURES):
+    """Run until the process kills itself at a place, as walk.die_at has it."""
+    with runs.start_run(folder, parameters, until=until, die_at=place) as run:
+        assert run.finish() == -signal.SIGKILL, run.read_log()[-3000:]
+
+
+def test_what_was_packed_is_not_packed_again_where_a_run_is_killed_as_it_packs(
+    pictures, undisturbed, walk_here, tmp_path, capsys
+):
+    output, packed = tmp_path / "output", tmp_path / "packed"
+    parameters = runs.list_parameters(pictures, output, packed_path=str(packed))
+    let_die(tmp_path / "run", parameters, "increments", "append", 3)
+    there = {path for path, _ in runs.read_rows(tmp_path, "packed", pictures)}
+    opened = undisturbed.features.keys() | runs.OPENED_IN_VAIN
+    assert 0 < len(there) < len(opened)
+    found = walk_here(pictures, output, packed_path=str(packed))
+    assert runs.read_once(tmp_path, "packed", pictures).keys() == opened
+    assert f"to pack: {len(opened) - len(there)} new, 0 changed, {len(there)} unchanged" in capsys.readouterr().out
+    check_account(found, undisturbed, new=len(opened))
+    runs.compare_tables(found, undisturbed)
+
+
+def test_nothing_is_mixed_where_a_run_is_killed_as_it_deletes_features_of_another_network(
+    pictures, undisturbed, walk_here, tmp_path
+):
+    output = tmp_path / "output"
+    walk_here(pictures, output)
+    fingerprint = output / "features" / increments.FINGERPRINT
+    fingerprint.write_text(fingerprint.read_text().replace(backbones.DEFAULT_BACKBONE, "Another"))
+    parameters = runs.list_parameters(pictures, output, recompute=True)
+    let_die(tmp_path / "run", parameters, "storage", "delete_folder", 2)
+    with pytest.raises(ValueError, match="made by another network"):
+        walk_here(pictures, output)
+    found = walk_here(pictures, output, recompute=True)
+    check_account(found, undisturbed, new=len(undisturbed.features) + len(runs.OPENED_IN_VAIN))
+    runs.compare_tables(found, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def projected(pictures, walk_here, tmp_path_factory):
+    """The projection of an undisturbed run: {path: row}."""
+    output = tmp_path_factory.mktemp("projected")
+    walk_here(pictures, output, walk.PROJECTION)
+    return runs.read_once(output, "projection", pictures)
+
+
+@pytest.mark.parametrize("place", ["save_pca", "project"])
+def test_a_run_that_is_killed_in_its_pca_featurizes_nothing_again(
+    place, pictures, undisturbed, projected, walk_here, tmp_path
+):
+    output = tmp_path / "output"
+    let_die(tmp_path / "run", runs.list_parameters(pictures, output), "reduction", place, 1, until=walk.PROJECTION)
+    before = runs.list_files(output, "features")
+    found = walk_here(pictures, output, walk.PROJECTION)
+    assert runs.list_files(output, "features") == before
+    check_account(found, undisturbed, unchanged=len(undisturbed.features) + len(runs.OPENED_IN_VAIN))
+    rows = runs.read_once(output, "projection", pictures)
+    assert rows.keys() == projected.keys()
+    for path, row in rows.items():
+        np.testing.assert_allclose(row["pca"], projected[path]["pca"], atol=1e-3 * np.abs(row["pca"]).max())
 
 
 @pytest.fixture

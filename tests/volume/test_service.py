@@ -95,6 +95,18 @@ def test_pictures_that_arrive_are_featurized_until_a_file_named_stop_is_there(se
     assert cached.read_text() == "0", "tables that nobody reads any more are kept on disk"
 
 
+def test_it_can_be_started_before_the_first_picture_arrives(inbox, serve, check_tables, tmp_path):
+    shutil.rmtree(inbox.folder)
+    inbox.folder.mkdir()
+    with serve() as run:
+        run.wait_for(lambda: WAITING in run.read_log(), "the first look")
+        inbox.receive(*LATER)
+        run.wait_for(lambda: "Strawberry/0_100.jpg" in list_featurized(tmp_path, inbox), "the pictures that arrived")
+        (tmp_path / "output" / "stop").touch()
+        assert run.finish() == 0, run.read_log()[-3000:]
+    check_tables(LATER)
+
+
 def test_an_interrupt_while_it_waits_ends_it_as_well(serve, check_tables):
     with serve() as run:
         run.wait_for(lambda: WAITING in run.read_log(), "the first look")

@@ -1,11 +1,13 @@
-"""One run of the notebook: its own cells, from the imports to the features, and its account.
+"""One run of the notebook: its own cells, from the imports to the features or further, and its account.
 
-As a program it takes JSON: {"parameters": {name: value}, "hooks": {name: value}}. Hooks make a run stop, or die, at a
-place that a test chooses. gate: a folder where workers say who they are. hold_at: the number of the slice in which one
-picture is held until the gate's file released is there. die_at_deletion: the number of the parquet file at whose
-deletion the process kills itself. count_cached: a file for how many tables Spark still keeps when the run is over.
+As a program it takes JSON: {"parameters": {name: value}, "until": where to end, "hooks": {name: value}}. Hooks make a
+run stop, or die, at a place that a test chooses. gate: a folder where workers say who they are. hold_at: the number of
+the slice in which one picture is held until the gate's file released is there. die_at: [module, function, number], at
+whose call of that number the process kills itself. die_at_deletion: the same for the parquet file that is deleted.
+count_cached: a file for how many tables Spark still keeps when the run is over.
 """
 
+import importlib
 import itertools
 import json
 import os
@@ -22,17 +24,17 @@ import fruits
 from fruits import backbones, features, increments, storage
 from fruits.tensorflow_setup import keras
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "local.ipynb"
-LAST = "## 7. Reduce to principal components"  # the walk ends before it, but for the account
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "local.ipynb"
+FEATURES, PROJECTION, ALL = "## 7. Reduce", "### Look at the first two", "## 9. Account"  # what a walk ends before
 ACCOUNT = "run.account("
 SIZE = (64, 64)  # pixels of the small network's pictures
 
 
-def read_cells():
-    """Read the notebook's cells up to the features, and its account: [(is it the parameters?, program)]."""
+def read_cells(until):
+    """Read the notebook's cells up to one, and its account: [(is it the parameters?, program)]."""
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
     texts = ["".join(cell["source"]) for cell in cells]
-    last = next(number for number, text in enumerate(texts) if text.startswith(LAST))
+    last = next(number for number, text in enumerate(texts) if text.startswith(until))
     account = next(number for number, text in enumerate(texts) if ACCOUNT in text)
     chosen = [*(number for number in range(last) if cells[number]["cell_type"] == "code"), account]
     tags = (cells[number]["metadata"].get("tags", []) for number in chosen)
@@ -55,11 +57,14 @@ def build_small_network(*_):
     return network
 
 
-def walk(parameters):
-    """Run the notebook's cells in this process and return its names. parameters: {name: value}, in place of its own."""
+def walk(parameters, until=FEATURES, build_network=build_small_network):
+    """Run the notebook's cells in this process and return its names.
+
+    parameters: {name: value}, in place of its own. until: FEATURES, PROJECTION or ALL. build_network: as in backbones.
+    """
     names = {}
-    with mock.patch.object(backbones, "build_network", build_small_network):
-        for are_parameters, cell in read_cells():
+    with mock.patch.object(backbones, "build_network", build_network):
+        for are_parameters, cell in read_cells(until):
             exec(cell, names)  # noqa: S102 -- the project's own notebook
             if are_parameters:
                 names |= parameters
@@ -110,15 +115,30 @@ def die_at_deletion(number):
     return delete_file
 
 
+def die_at(module, function, number):
+    """Have a function of the project kill this process as it is called for that time, the first being number 1."""
+    module, numbers = importlib.import_module(f"fruits.{module}"), itertools.count(1)
+    call = getattr(module, function)
+
+    def call_or_die(*arguments, **options):
+        if next(numbers) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **options)
+
+    setattr(module, function, call_or_die)
+
+
 def main(request):
     """Set the hooks, run, and end Spark as the notebook's last cell does. request: as the module's docstring says."""
     hooks = request["hooks"]
     if "gate" in hooks:
         features.featurize_batch = make_gate(hooks["gate"])
         increments.cut_slices = arm_gate(hooks["gate"], hooks.get("hold_at"))
+    if "die_at" in hooks:
+        die_at(*hooks["die_at"])
     if "die_at_deletion" in hooks:
         storage.delete_file = die_at_deletion(hooks["die_at_deletion"])
-    spark = walk(request["parameters"])["spark"]
+    spark = walk(request["parameters"], request["until"])["spark"]
     if "count_cached" in hooks:
         Path(hooks["count_cached"]).write_text(str(spark.sparkContext._jsc.getPersistentRDDs().size()))
     spark.stop()
