@@ -25,9 +25,19 @@ ROOT = storage.find_project_root()
 TEMPLATE = ROOT / "presentation" / "slides.html.j2"
 REVEAL = "sphinx_revealjs/_static/revealjs"  # in the package sphinx-revealjs, which carries reveal.js
 # nbconvert's page as JupyterLab shows it, without what it fetches: the walk holds no formula, widget or chart in text.
-WALK = "{% extends 'lab/index.html.j2' %}" + "".join(
-    f"{{% block {name} %}}{{% endblock %}}"
-    for name in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+# Its figures are told in words by the cell's metadata, which only nbconvert's classic page reads.
+WALK = (
+    "{% extends 'lab/index.html.j2' %}"
+    + "".join(
+        f"{{% block {name} %}}{{% endblock %}}"
+        for name in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+    )
+    + "".join(
+        f"{{% block {name} scoped %}}"
+        """{{ super() | replace('<img ', '<img alt="' ~ (cell.metadata.alt | default('a figure') | e) ~ '" ') }}"""
+        "{% endblock %}"
+        for name in ("data_png", "data_svg")
+    )
 )
 TITLE_HEIGHT = 54  # pixels of a diagram
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")

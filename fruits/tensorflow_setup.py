@@ -11,7 +11,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # one network per worker: s
 
 
 with silence_stderr():
+    import absl.logging
     import keras
     import tensorflow as tf
+
+absl.logging.set_verbosity(absl.logging.ERROR)  # of Python's half of it, the same
 
 __all__ = ["keras", "tf"]

@@ -149,7 +149,7 @@ def test_results_do_not_lie_among_packed_pictures(right, tmp_path):
 
 @pytest.mark.parametrize("packed", ["pictures", "pictures/packed", "."])
 def test_pictures_are_not_packed_into_their_own_folder(right, tmp_path, packed):
-    (tmp_path / "_changes").mkdir()  # as if it had taken packed pictures before
+    (tmp_path / packed / "_changes").mkdir(parents=True)  # as if it had taken packed pictures before
     (complaint,) = complain(right | {"packed_path": f"{tmp_path}/{packed}"})
     assert re.match("packed_path .* lie in each other: set packed_path elsewhere", complaint)
 
