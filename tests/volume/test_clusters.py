@@ -93,7 +93,7 @@ def kill_executor(worker):
 
 def check_whole_run(master, environment, pictures, undisturbed, folder, until=walk.FEATURES):
     """Run at a master, and see that the package travelled there and that the features are an undisturbed run's."""
-    parameters = runs.list_parameters(pictures, folder / "output", spark_master=master, quality_seconds=20)
+    parameters = runs.list_parameters(pictures, folder / "output", spark_master=master, quality_seconds=5)
     environment = environment | {runs.MARK: str(folder)}
     with runs.start_run(folder / "run", parameters, environment=environment, until=until) as run:
         assert run.finish() == 0, run.read_log()[-3000:]
