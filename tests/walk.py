@@ -3,8 +3,8 @@
 As a program it takes JSON: {"parameters": {name: value}, "until": where to end, "hooks": {name: value}}. Hooks make a
 run stop, or die, at a place that a test chooses. gate: a folder where workers say who they are. hold_at: the number of
 the slice in which one picture is held until the gate's file released is there. die_at: [module, function, number], at
-whose call of that number the process kills itself. die_at_deletion: the same for the parquet file that is deleted.
-count_cached: a file for how many tables Spark still keeps when the run is over.
+whose call of that number the process kills itself. count_cached: a file for how many tables Spark still keeps when the
+run is over.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 
 import fruits
-from fruits import backbones, features, increments, storage
+from fruits import backbones, features, increments
 from fruits.tensorflow_setup import keras
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "local.ipynb"
@@ -103,18 +103,6 @@ def arm_gate(folder, hold_at):
     return cut_slices
 
 
-def die_at_deletion(number):
-    """Make a delete_file that kills this process as it is to delete that parquet file, the first being number 1."""
-    numbers, delete = itertools.count(1), storage.delete_file
-
-    def delete_file(path):
-        if path.endswith(".parquet") and next(numbers) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        delete(path)
-
-    return delete_file
-
-
 def die_at(module, function, number):
     """Have a function of the project kill this process as it is called for that time, the first being number 1."""
     module, numbers = importlib.import_module(f"fruits.{module}"), itertools.count(1)
@@ -136,8 +124,6 @@ def main(request):
         increments.cut_slices = arm_gate(hooks["gate"], hooks.get("hold_at"))
     if "die_at" in hooks:
         die_at(*hooks["die_at"])
-    if "die_at_deletion" in hooks:
-        storage.delete_file = die_at_deletion(hooks["die_at_deletion"])
     spark = walk(request["parameters"], request["until"])["spark"]
     if "count_cached" in hooks:
         Path(hooks["count_cached"]).write_text(str(spark.sparkContext._jsc.getPersistentRDDs().size()))

@@ -62,6 +62,12 @@ def check_account(found, expected, **counts):
         assert report[f"images_{name}"] == counts.get(name, 0), name
 
 
+def let_die(folder, parameters, *place, until=walk.FEATURES):
+    """Run until the process kills itself at a place, as walk.die_at has it."""
+    with runs.start_run(folder, parameters, until=until, die_at=place) as run:
+        assert run.finish() == -signal.SIGKILL, run.read_log()[-3000:]
+
+
 def test_the_undisturbed_run_is_right_itself(undisturbed, pictures):
     readable = {str(path.relative_to(pictures)) for path in pictures.glob("*/*")} - runs.NO_PICTURES.keys()
     assert undisturbed.features.keys() == readable
@@ -150,8 +156,8 @@ def test_rows_written_twice_are_taken_out_where_a_run_is_killed_as_it_tidies(cha
     output = tmp_path / "output"
     runs.copy_tree(before, output)
     parameters = runs.list_parameters(there, output)
-    with runs.start_run(tmp_path / "run", parameters, die_at_deletion=number) as run:
-        assert run.finish() == -signal.SIGKILL, run.read_log()[-3000:]
+    # The first file that a run deletes is the one that it has tried the folder with.
+    let_die(tmp_path / "run", parameters, "storage", "delete_file", 1 + number)
     killed = json.loads((output / "report.json").read_text())
     assert killed["finished"] is None
     paths = [path for path, _ in runs.read_rows(output, "features", there)]
@@ -160,12 +166,6 @@ def test_rows_written_twice_are_taken_out_where_a_run_is_killed_as_it_tidies(cha
     gone = found.report["images_deleted"]  # those whose rows the killed run had not come to yet
     check_account(found, expected, unchanged=len(expected.features) + 1, deleted=gone)
     runs.compare_tables(found, expected)
-
-
-def let_die(folder, parameters, *place, until=walk.FEATURES):
-    """Run until the process kills itself at a place, as walk.die_at has it."""
-    with runs.start_run(folder, parameters, until=until, die_at=place) as run:
-        assert run.finish() == -signal.SIGKILL, run.read_log()[-3000:]
 
 
 def test_what_was_packed_is_not_packed_again_where_a_run_is_killed_as_it_packs(
