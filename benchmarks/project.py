@@ -16,7 +16,7 @@ from measures import Measures, read_live_heap
 
 # The notebook's defaults.
 PARAMETERS = {"backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "batch_size": 16}
-PICTURES_PER_COMMIT = 4096
+PICTURES_PER_COMMIT = 8192
 
 measures = Measures()
 with measures.step("start"):
@@ -114,19 +114,20 @@ def run_features(spark, task, run):
     with measures.step("network"):
         network = prepare_network()
         increments.claim_features(output, network.fingerprint)
-        featurize = make_featurizer(spark, network)
     with measures.step("list"):
         tables = increments.list_tables(output)
         changes = increments.find_changes(spark, listing, tables, f"{output}/changes")
     unchanged = changes.is_empty and run.repeats_earlier
     if not unchanged:
         run.begin()
-    with measures.step("workers"):
-        if changes.to_do:
-            check_workers(spark, network, featurize)
     run.count(changes)
-    with measures.step("featurize"):
-        write_features(pictures, changes, featurize, output)
+    if changes.to_do:
+        with measures.step("network"):
+            featurize = make_featurizer(spark, network)
+        with measures.step("workers"):
+            check_workers(spark, network, featurize)
+        with measures.step("featurize"):
+            write_features(pictures, changes, featurize, output)
     if task.get("live_heap"):  # while Spark still holds its list of the pictures
         measures.note(java_live_mib=read_live_heap(spark))
     with measures.step("tidy"):
@@ -137,7 +138,7 @@ def run_features(spark, task, run):
 def write_report(spark, run, output):
     """Check that no picture was lost and write report.json."""
     table, rejected = (spark.read.parquet(f"{output}/{name}") for name in ("features", "rejected"))
-    run.seconds |= {step: measures.seconds[step] for step in ("featurize", "tidy")}
+    run.seconds |= {step: measures.seconds.get(step, 0) for step in ("featurize", "tidy")}
     run.account(table, rejected)
     run.save()
 

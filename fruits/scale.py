@@ -18,7 +18,7 @@ from fruits.cluster import START_HOURS, count_cores, price_hour
 # How the pipeline works: chosen, not measured.
 TASK_PICTURES = 256  # at most
 TASKS_PER_SLOT = 4  # at least, where there are fewer pictures than that
-SLICE_PICTURES = 4096  # a slot; a slice is committed before the next one starts
+SLICE_PICTURES = 8192  # a slot; a slice is committed before the next one starts
 BATCH_PICTURES = 16  # the first batch of a task is read before anything can be computed
 SLOTS_PER_CORE = 2
 FEATURE_BYTES = 5120  # 1,280 float32 a picture

@@ -151,7 +151,7 @@ def walk_steps(spark, folder, output):
     names = {
         "spark": spark, "images_path": str(folder), "output_path": str(output), "run": report.Report(str(output)),
         "backbone": "EfficientNetLite0", "weights": "imagenet", "pca_model": None, "seed": 0, "batch_size": 16,
-        "packed_path": None, "pictures_per_commit": 4096, "recompute": False, "trigger": None,
+        "packed_path": None, "pictures_per_commit": 8192, "recompute": False, "trigger": None,
     }  # fmt: skip
     for step in read_steps():
         exec(step, names)  # noqa: S102 -- the project's own notebook

@@ -39,7 +39,7 @@ def right(tmp_path):
         "images_path": str(tmp_path / "pictures"), "output_path": str(tmp_path / "output"),
         "backbone": "EfficientNetLite0", "weights": "imagenet", "variance_kept": 0.95, "max_components": None,
         "pca_model": None, "quality_seconds": 30, "batch_size": 16, "seed": 0, "save_csv": False,
-        "spark_master": "local[*]", "packed_path": None, "pictures_per_commit": 4096, "recompute": False,
+        "spark_master": "local[*]", "packed_path": None, "pictures_per_commit": 8192, "recompute": False,
         "trigger": None,
     }  # fmt: skip
 
