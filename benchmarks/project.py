@@ -23,7 +23,7 @@ with measures.step("start"):
     import numpy as np
     from pyspark import StorageLevel
 
-    from fruits import backbones, features, images, increments, reduction, report, sample, session
+    from fruits import backbones, features, images, increments, quality, reduction, report, sample, session
     from fruits.tensorflow_setup import keras
 
 
@@ -100,6 +100,7 @@ def write_projection(spark, output, fingerprint):
     chosen = reduction.choose_components(reduction.fit_pca(table), PARAMETERS["variance_kept"])
     reduction.save_pca(spark, chosen, f"{output}/pca", fingerprint)
     reduction.project(table, chosen).write.mode("overwrite").parquet(f"{output}/projection")
+    quality.Quality(chosen.k).save(output)  # nothing is measured, but a run with nothing new looks for it
     return chosen
 
 
@@ -107,7 +108,7 @@ def run_features(spark, task, run):
     """Bring features/ and rejected/ up to date. Returns (the fingerprint, do the results of the run before stand?)."""
     folder, output = task["pictures"], task["output"]
     with measures.step("list"):
-        pictures, listing = load_pictures(spark, folder), images.survey(spark, folder, output)
+        listing, pictures = images.survey(spark, folder, output), load_pictures(spark, folder)
     if task.get("packed"):
         with measures.step("pack"):
             pictures, listing = increments.pack(spark, pictures, listing, task["packed"], PICTURES_PER_COMMIT)

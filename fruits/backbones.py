@@ -57,7 +57,10 @@ def check_backbone(backbone):
         lowered = {name.lower(): name for name in known}
         near = difflib.get_close_matches(str(backbone).lower(), lowered, n=3) or lowered
         names = ", ".join(lowered[name] for name in near)
-        raise ValueError(f"{backbone!r} is unknown, expected a network's name such as {names}: correct it")
+        raise ValueError(
+            f"{backbone!r} is unknown, expected a network's name such as {names}: correct it, "
+            f"or choose one of https://keras.io/api/applications"
+        )
 
 
 def _build_application(backbone, weights):

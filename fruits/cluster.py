@@ -5,6 +5,7 @@ Usage, to clean up: python -m fruits.cluster STACK --region REGION [--delete-buc
 
 import argparse
 import gzip
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -15,7 +16,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +41,9 @@ from fruits import regions, storage
 TAG = "fruits-stack"  # CloudFormation passes it on to what the stack creates, and EMR to the machines of its cluster
 HEARTBEAT = 60  # seconds without news after which a wait says that it still waits
 SECONDS_BETWEEN_LINES = 10  # while uploading
-LOOKS_FOR_LOG = 24  # EMR copies logs to S3 every 5 minutes: at 15 s a look, 6 minutes
-LOOKS_FOR_END = 40  # disks and endpoints go some minutes after their cluster: at 15 s a look, 10 minutes
+UPLOADS_PLANNED = 5_000  # at once: each that waits for its turn takes 1.6 kB
+SECONDS_FOR_LOG = 360  # EMR copies logs to S3 every 5 minutes
+SECONDS_TO_GO = 600  # disks and endpoints go some minutes after their cluster
 ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]  # states of a cluster that costs
 
 # Dollars an hour of an .xlarge (4 vCPU, 2 cores) of these families; half and double sizes cost half and double.
@@ -68,7 +70,9 @@ START_HOURS = 0.25  # to start and to stop, which is paid too: a guess, no clust
 PYTHON, GLIBC_MINOR = (3, 11), 34  # of the machines: bootstrap-emr.sh's Python, Amazon Linux 2023's glibc 2.34
 ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster come and go
 NEVER_CREATED = "ROLLBACK_COMPLETE"  # state of a stack whose creation failed: it holds nothing, and takes no update
-RESTING = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "DELETE_COMPLETE", NEVER_CREATED)
+ROLLED_BACK = "UPDATE_ROLLBACK_COMPLETE"  # an update failed, and all is as it was before
+DEPLOYED = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
+RESTING = (*DEPLOYED, ROLLED_BACK, "DELETE_COMPLETE", NEVER_CREATED)
 OFFLINE_SECONDS = 900  # that a wait goes on without a connection
 SET_FOR_A_RUN = ("images_path", "output_path", "spark_master")  # parameters of cloud.ipynb that nobody gives
 SHOWN_ALIKE = 10  # calls of one operation in a row
@@ -114,15 +118,26 @@ REMEDIES = {  # by AWS's error code: what to do
 
 
 class Stored(NamedTuple):
-    """An object on S3: its length in bytes, and when it was written (seconds since 1970)."""
+    """An object on S3: its length in bytes, when it was written (seconds since 1970), and S3's hash of it.
+
+    etag: the MD5 of what it holds, in hexadecimal, unless it was sent in parts.
+    """
 
     size: int
     written: float
+    etag: str
 
     def is_outdated(self, path):
-        """Say whether a file here is another than the one that was uploaded: of another size, or changed since."""
+        """Say whether a file here is another than the one that was uploaded: of another size, or of other content.
+
+        A file that nothing has touched since the upload is not read. A copy may keep the date of what it is copied
+        from; the date of its entry in the folder (ctime) tells when it came, but also moves with its rights.
+        """
         file = path.stat()
-        return self.size != file.st_size or self.written < file.st_mtime
+        if self.size != file.st_size or self.written >= max(file.st_mtime, file.st_ctime):
+            return self.size != file.st_size
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "md5").hexdigest() != self.etag
 
 
 class CloudError(RuntimeError):
@@ -235,11 +250,16 @@ def fetch_wheels(folder, missing):
 
 
 def list_pictures(folder):
-    """List the pictures of a folder: {key in the bucket: path here}. Raises ValueError for a name S3 cannot hold."""
+    """List the pictures of a folder: {key in the bucket: path here}.
+
+    Raises ValueError for a name that S3 cannot hold, and for a file without the right to read it.
+    """
     root = storage.resolve(folder)
     paths = [Path(path.removeprefix("file:")) for path, *_ in storage.list_files(root)]
     if odd := [os.fsencode(path) for path in paths if not storage.is_utf8(str(path))]:
         raise ValueError(f"found the name {odd[0]!r}, expected names in UTF-8, as S3 has them: rename it")
+    if shut := [path for path in paths if not storage.is_readable(str(path))]:
+        raise ValueError(f"found {len(shut):,} file(s) without the right to read them, such as {shut[0]}: give it")
     return {f"images/{path.relative_to(root).as_posix()}": path for path in paths}
 
 
@@ -291,7 +311,7 @@ class Stack:
                 self.disable_cluster()
                 self.prove_nothing_is_left()
                 lines.append("the cluster was torn down; the bucket, with the logs, is left")
-            except Exception as failure:
+            except BaseException as failure:  # who interrupts this too must be told what it means
                 lines.append(f"tearing the cluster down failed too, IT MAY STILL COST: {explain(failure)}")
         if self.may_cost:
             option = f"--delete-bucket {self.bucket or 'BUCKET'}"
@@ -325,23 +345,29 @@ class Stack:
         try:
             cloudformation.create_stack(**request)
         except cloudformation.exceptions.AlreadyExistsException:
-            self._replace_or_update(request)
+            return self._wait(self._replace_or_update(request))
         return self._wait()
 
     def _replace_or_update(self, request):
-        """Ask for an update of the stack there is; one that changes nothing is none. One never created is replaced."""
+        """Ask for an update of the stack there is; one never created is replaced. Returns the states to end in.
+
+        An update that changes nothing is none. The stack may then rest where a failed one was rolled back to, which is
+        what is asked for.
+        """
         cloudformation = self.client("cloudformation")
         if self.describe()["StackStatus"] == NEVER_CREATED:
             self.delete()
             cloudformation.create_stack(**request)
-            return
+            return DEPLOYED
         try:
             cloudformation.update_stack(**request)
         except ClientError as error:
             if "No updates are to be performed" not in str(error):
                 raise
+            return (*DEPLOYED, ROLLED_BACK)
+        return DEPLOYED
 
-    def _wait(self, accepted=("CREATE_COMPLETE", "UPDATE_COMPLETE"), stack_id=None):
+    def _wait(self, accepted=DEPLOYED, stack_id=None):
         """Wait until the stack rests, and show what it does meanwhile: its outputs, by name.
 
         Raises CloudError with CloudFormation's reasons where it rests in another state than the accepted ones.
@@ -405,15 +431,21 @@ class Stack:
         """List every object below a prefix: {key: Stored}."""
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = (one for page in pages for one in page.get("Contents", []))
-        return {one["Key"]: Stored(one["Size"], one["LastModified"].timestamp()) for one in found}
+        return {
+            one["Key"]: Stored(one["Size"], one["LastModified"].timestamp(), one["ETag"].strip('"')) for one in found
+        }
 
     def upload(self, bucket, files):
         """Upload files, 16 at a time, and show now and then how far it is. files: {key: path}."""
         s3, one_thread, said = self.client("s3"), TransferConfig(use_threads=False), time.monotonic()
-        pool = ThreadPoolExecutor(16)
+        pool, keys = ThreadPoolExecutor(16), iter(files)
+        blocks = iter(lambda: list(islice(keys, UPLOADS_PLANNED)), [])
         try:
-            uploads = pool.map(lambda key: s3.upload_file(files[key], bucket, key, Config=one_thread), files)
-            for number, _ in enumerate(uploads, 1):
+            uploads = (
+                pool.map(lambda key: s3.upload_file(files[key], bucket, key, Config=one_thread), block)
+                for block in blocks
+            )
+            for number, _ in enumerate(chain.from_iterable(uploads), 1):
                 if number == len(files) or time.monotonic() - said > SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
                     print(f"{number:,} of {len(files):,} files uploaded")
@@ -470,12 +502,13 @@ class Stack:
 
     def _read_end(self, bucket, key, lines=20):
         """Read the last lines of a compressed log, which reaches S3 some minutes late."""
-        for _ in range(LOOKS_FOR_LOG):
-            if self.list_objects(bucket, key):
-                content = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
-                return "\n".join(gzip.decompress(content).decode(errors="replace").splitlines()[-lines:])
+        end = time.monotonic() + SECONDS_FOR_LOG
+        while not self.list_objects(bucket, key):
+            if time.monotonic() > end:
+                return "(it has not come yet: look there later)"
             time.sleep(self.poll_seconds)
-        return "(it has not come yet: look there later)"
+        content = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        return "\n".join(gzip.decompress(content).decode(errors="replace").splitlines()[-lines:])
 
     # --- Its end
 
@@ -548,17 +581,15 @@ class Stack:
 
     def prove_nothing_is_left(self):
         """Prove that nothing is left which is paid by the hour, given time to go. Raises CloudError with what is."""
-        seen = None
-        for _ in range(LOOKS_FOR_END):
-            if not (left := self.list_what_costs()):
-                break
+        seen, end = None, time.monotonic() + SECONDS_TO_GO
+        while left := self.list_what_costs():
             named = ", ".join(f"{kind} {one}" for kind, one in left)
+            if time.monotonic() > end:
+                raise CloudError(f"still there, and paid by the hour: {named}; expected nothing: end these by hand")
             if named != seen:
                 print(f"still there: {named}")
             seen = named
             time.sleep(self.poll_seconds)
-        else:
-            raise CloudError(f"still there, and paid by the hour: {named}; expected nothing: end these by hand")
         kinds = ", ".join(["EMR cluster", *(row[0] for row in PAID_BY_THE_HOUR)])
         answers = "rehearsed answers" if self.rehearsal else "AWS"
         print(f"nothing left with the tag {TAG}={self.name} in {self.region}, says {answers}: no {kinds}")
@@ -662,7 +693,7 @@ class Rehearsal:
 
 
 def is_local_folder(path):
-    """Say whether a folder of this machine is there and holds files."""
+    """Say whether a folder of this machine is there."""
     return isinstance(path, str) and path != "" and "://" not in path and storage.is_folder(storage.resolve(path))
 
 
@@ -696,9 +727,11 @@ def is_choice(value):
     return isinstance(value, bool)
 
 
-def is_on_s3(path):
-    """Say whether a value is an address on S3, or nothing."""
-    return path is None or (isinstance(path, str) and re.fullmatch(r"s3://[^/]+/.+", path) is not None)
+def is_below(prefix):
+    """Make a rule: an address on S3 below a prefix of a bucket, or nothing."""
+    return lambda path: path is None or (
+        isinstance(path, str) and re.fullmatch(rf"s3://[^/]+/{prefix}/.+", path) is not None
+    )
 
 
 def is_security_group(name):
@@ -710,11 +743,19 @@ def choose_run_rules(rules):
     """Choose the rules of what may be given for a run of cloud.ipynb. rules: those of the notebooks, by name.
 
     The bucket's paths and the cluster's Spark are not asked for. Other addresses are only looked at here: what they
-    lead to may not be there before the cluster is.
+    lead to may not be there before the cluster is. They lie where the machines may read or write, and where no run
+    takes them for pictures or deletes them with its earlier results.
     """
-    address = (is_on_s3, "an address such as s3://BUCKET/output/..., or nothing")
-    changed = {"pca_model": address, "packed_path": address}
-    changed["weights"] = (lambda value: value == "imagenet" or (value and is_on_s3(value)), '"imagenet", or s3://...')
+    is_file, is_packed = is_below("project"), is_below("output")
+    changed = {
+        "weights": (
+            lambda value: value == "imagenet" or (value and is_file(value)),
+            '"imagenet", or an address such as s3://BUCKET/project/MobileNetV2.weights.h5',
+        ),
+        "pca_model": (is_file, "an address such as s3://BUCKET/project/pca, or nothing"),
+        "packed_path": (is_packed, "an address such as s3://BUCKET/output/packed, or nothing"),
+        "trigger": (lambda value: value is None, "nothing, since such a run has no end: start it in the hub"),
+    }
     return {name: changed.get(name, rule) for name, rule in rules.items() if name not in SET_FOR_A_RUN}
 
 
@@ -771,6 +812,8 @@ def main(arguments=None):
     try:
         stack = Stack(options.stack, options.region, dry_run=options.dry_run)
         stack.confirm_deletion(options.delete_bucket)
+        if not stack.describe():
+            print(f"there is no stack {options.stack!r} in {options.region}: is that its name?")
         stack.disable_cluster()
         if options.delete_bucket:
             stack.delete(stack.find_bucket())

@@ -71,6 +71,11 @@ def survey(spark, folder, output):
         if missing := {"path", "label", "length", "modificationTime", "content"} - set(listing.columns):
             names = ", ".join(sorted(missing))
             raise ValueError(f"images_path {folder!r} is a parquet table without {names}: pack it with packed_path")
+        if twice := listing.groupBy("path").count().where("count > 1").head(1):
+            raise ValueError(
+                f"images_path {folder!r} holds {twice[0].path} more than once: the run that packed it was killed, "
+                f"start that one again"
+            )
         return listing.drop("content").withColumn("reason", F.lit(None).cast("string"))
 
     def list_rows():
@@ -82,7 +87,10 @@ def survey(spark, folder, output):
 
     rows = list_rows()
     table = f"{output}/listing/listing.parquet"
-    storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING)
+    try:
+        storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING)
+    except PermissionError as error:
+        raise ValueError(f"a folder of images_path {folder!r} cannot be listed ({error}): give rights on it") from None
     listing = spark.read.parquet(table).withColumn("file", F.col("path"))
     return listing.withColumn("label", _name_folder())
 

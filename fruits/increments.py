@@ -80,6 +80,11 @@ class Changes(NamedTuple):
         """Whether nothing is new, changed or gone, and nothing is left to tidy."""
         return self.to_do == self.counts["deleted"] == self.unsettled == 0
 
+    @property
+    def are_all_gone(self):
+        """Whether pictures were known, and no file is there."""
+        return self.found == 0 < self.counts["deleted"]
+
     def __str__(self):
         """Tell the counts in a line."""
         return ", ".join(f"{self.counts[state]:,} {state}" for state in STATES)
@@ -304,8 +309,14 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     pictures, changes: the first to yield. reader: pyspark DataFrameReader that loads the folder anew. output: holds the
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
-    Yields (pictures, Changes).
+    Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
+    look that finds this is told and passed over; found at first, it raises ValueError.
     """
+    if changes.are_all_gone:
+        raise ValueError(
+            f"images_path {folder!r} holds no file, but {changes.counts['deleted']:,} of its pictures are known: put "
+            f"pictures there, or delete {output!r} to forget them"
+        )
     yield pictures, changes
     if trigger is None:
         return
@@ -314,7 +325,9 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     while _wait(seconds, stop):
         listing = images.survey(spark, folder, output)
         changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
-        if not changes.is_empty:
+        if changes.are_all_gone:
+            print(f"no file is left, and {changes.counts['deleted']:,} pictures stay until one comes", flush=True)
+        elif not changes.is_empty:
             print(f"{changes.found:,} files: {changes}", flush=True)
             yield images.label_pictures(reader.load(folder)), changes
 

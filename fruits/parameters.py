@@ -61,7 +61,7 @@ def _complain_wrong(name, value, rule):
     try:
         if is_right(value):
             return None
-    except (OSError, pyarrow.ArrowInvalid) as error:  # a storage that does not answer, or that is unknown
+    except (OSError, pyarrow.ArrowInvalid, RuntimeError) as error:  # no such storage, or no answer; no such ~user
         return f"{name} is {value!r}, expected {expected} ({error}): {CORRECT_IT}"
     except ValueError as error:
         return f"{name}: {error}"
@@ -77,12 +77,8 @@ def _complain_together(values):
             f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run replaces: "
             f"set output_path elsewhere"
         )
-    for name, default in (("variance_kept", VARIANCE_KEPT), ("max_components", None)):
-        if saved and values.get(name, default) != default:
-            return (
-                f"{name} {values[name]} has no effect on pca_model {saved!r}, which brings its own components: "
-                f"leave one of them out"
-            )
+    if complaint := complain_saved(values):
+        return complaint
     if not values.get("trigger") and (complaint := _complain_empty(pictures, output)):
         return complaint
     if _lies_in(output, pictures):
@@ -96,6 +92,17 @@ def _complain_together(values):
         return f"output_path {output!r} lies in packed_path {packed!r}, which is for packed pictures: set it elsewhere"
     if packed and values.get("trigger"):
         return "packed_path and trigger are both set, but what arrives later is not packed: set one of them"
+    return None
+
+
+def complain_saved(values):
+    """Say which choice of components is set beside a saved PCA, which it has no effect on; None where none is."""
+    for name, default in (("variance_kept", VARIANCE_KEPT), ("max_components", None)):
+        if values.get("pca_model") and values.get(name, default) != default:
+            return (
+                f"{name} {values[name]} has no effect on pca_model {values['pca_model']!r}, which brings its own "
+                f"components: leave one of them out"
+            )
     return None
 
 
@@ -205,7 +212,7 @@ RULES = {
     "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),
     "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),
     "pca_model": (lambda path: path is None or _is_pca(path), "the folder pca/ that an earlier run left, or nothing"),
-    "quality_seconds": (lambda seconds: _is_number(seconds) and seconds >= 0, "a number of seconds from 0 on"),
+    "quality_seconds": (lambda seconds: _is_number(seconds) and 0 <= seconds <= 1e6, "a number of seconds, 0 to 1e6"),
     "batch_size": (_is_count, "a whole number from 1 on"),
     "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),

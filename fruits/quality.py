@@ -115,9 +115,12 @@ class Quality:
         return "\n".join([*lines, pd.DataFrame(self.rows, columns=Accuracy._fields).round(3).to_string(index=False)])
 
     def tell_recall(self, count=8):
-        """Tell the recall of the labels that suffer most, a line each; of none where nothing was measured."""
-        worst = pd.Series(self.recall, dtype=float).nsmallest(count)
-        return worst.round(2).to_string() if len(worst) else "recall was not measured"
+        """Tell the recall of the labels that suffer most, a line each, or that none does, or that none was measured."""
+        recall = pd.Series(self.recall, dtype=float)
+        if recall.empty:
+            return "recall was not measured"
+        worst = recall[recall < 1].nsmallest(count)
+        return worst.round(2).to_string() if len(worst) else "every label got all of its test pictures back"
 
     def list_numbers(self):
         """List what a report keeps, by name."""

@@ -117,11 +117,11 @@ def measure_variance(table, pca):
     """Measure which share of the variance of a table's features the components of a PCA hold, in 0..1.
 
     table: DataFrame (features), of any pictures: those that the PCA was fitted on have told it by variance_held.
-    Returns None where there is no variance.
+    Returns None where there is no variance. Raises ValueError where there is no picture.
     """
     _, rows, total, products = _sum_moments(table)
     if rows == 0:
-        return None
+        raise ValueError("no picture was featurized, so none can be projected: see in rejected/ why, and add pictures")
     scatter = products - np.outer(total, total) / rows
     whole, held = np.trace(scatter), (pca.components * (scatter @ pca.components)).sum()
     return float(held / whole) if whole > ROUNDING * np.trace(products) else None
@@ -179,17 +179,22 @@ def choose_components(pca, variance_kept, max_components=None):
 
     variance_kept: in (0, 1]. max_components: upper bound, or None. Returns a Pca of k components.
     """
+    return pca._replace(components=pca.components[:, : _count_enough(pca, variance_kept, max_components)])
+
+
+def _count_enough(pca, variance_kept, max_components):
+    """Count the components that hold a share of the variance, up to a limit or None; a saved PCA may hold fewer."""
     reached = np.cumsum(pca.variance_ratio) >= variance_kept - ROUNDING
     enough = int(reached.argmax()) + 1 if reached.any() else len(reached)
-    return pca._replace(components=pca.components[:, : min(enough, max_components or enough)])
+    return min(enough, max_components or enough)
 
 
 def tell_choice(pca, variance_kept, max_components=None):
     """Tell in a line how many components a share of the variance takes, or that it is not reached."""
-    chosen = choose_components(pca, variance_kept, max_components)
-    is_reached = chosen.variance_held >= variance_kept - ROUNDING
-    told = f"{variance_kept:.4g} of the variance" + ("" if is_reached else " is NOT REACHED")
-    return f"{told}: {chosen.k:,} of {len(pca.mean):,} components keep {chosen.variance_held:.4f}"
+    count = _count_enough(pca, variance_kept, max_components)
+    kept = float(pca.variance_ratio[:count].sum())
+    told = f"{variance_kept:.4g} of the variance" + ("" if kept >= variance_kept - ROUNDING else " is NOT REACHED")
+    return f"{told}: {count:,} of {len(pca.mean):,} components keep {kept:.4f}"
 
 
 def tell_saved(pca, share):

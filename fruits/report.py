@@ -4,12 +4,13 @@ import importlib.metadata
 import json
 import platform
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from fruits import storage
+from fruits import reduction, storage
 
 RESULTS = ("pca", "projection", "projection_csv")  # figures keep their names, and are drawn over
+NEEDED = (f"pca/{reduction.ABOUT}", "projection/_SUCCESS", "quality.json")  # of what a finished run leaves
 PACKAGES = ("pyspark", "tensorflow", "keras", "ai-edge-litert", "numpy", "pandas", "pyarrow", "pillow")
 HISTORY = (
     "started", "finished", "images_found", "images_new", "images_changed", "images_unchanged", "images_deleted",
@@ -29,14 +30,16 @@ class Report:
         self.folder, self.path, self.parameters = folder, f"{folder}/report.json", parameters
         self.values = parameters | {"started": _tell_time(), "finished": None}
         self.seconds = {}
-        self.earlier = json.loads(storage.read_bytes(self.path)) if storage.is_file(self.path) else {}
+        self.earlier = _read(self.path) if storage.is_file(self.path) else {}
         self.history = self.earlier.get("history", [])
 
     @property
     def repeats_earlier(self):
-        """Whether a run with the same parameters has finished here."""
+        """Whether a run with the same parameters has finished here, and what it left has not been taken away."""
         same = all(self.earlier.get(name) == value for name, value in self.parameters.items())
-        return same and self.earlier.get("finished") is not None
+        needed = [*NEEDED, "projection_csv/_SUCCESS"] if self.parameters.get("save_csv") else NEEDED
+        is_finished = same and self.earlier.get("finished") is not None
+        return is_finished and all(storage.is_file(f"{self.folder}/{name}") for name in needed)
 
     def depend_on(self, **values):
         """Note what the results depend on beside the parameters, such as what a file that one names holds."""
@@ -44,17 +47,22 @@ class Report:
         self.note(**values)
 
     def begin(self):
-        """Say in report.json that a run has begun, so that a later one sees whether it has finished."""
+        """Say in report.json that a run has begun, so that a later one sees whether it has finished.
+
+        Raises ValueError where folders of results are there without a report: they may be somebody's own.
+        """
+        theirs = [name for name in RESULTS if storage.is_folder(f"{self.folder}/{name}")]
+        if theirs and not self.earlier:
+            raise ValueError(
+                f"output_path {self.folder!r} holds {' and '.join(theirs)}, but no report.json of the run that left "
+                f"them: set output_path elsewhere, or delete them"
+            )
         self._write({name: self.values[name] for name in ("started", "finished")})
 
     def delete_earlier(self):
-        """Delete what earlier runs computed of the features in the folder, so that no mixture of two can be left.
-
-        Without a report.json of theirs nothing is deleted: folders of these names may then be somebody's own.
-        """
-        if self.earlier:
-            for name in RESULTS:
-                storage.delete_folder(f"{self.folder}/{name}")
+        """Delete what earlier runs computed of the features in the folder, so that no mixture of two can be left."""
+        for name in RESULTS:
+            storage.delete_folder(f"{self.folder}/{name}")
 
     @contextmanager
     def step(self, name):
@@ -99,12 +107,14 @@ class Report:
     def summarize(self):
         """Write the report as lines of text, in two columns: a notebook behind Livy shows nothing else.
 
-        What has parts of its own, such as a number for each label, stands in report.json only.
+        What has parts of its own, such as a number for each label, stands in report.json only, as do the digits of a
+        share that mean nothing.
         """
         rows = {name: value for name, value in self.values.items() if not isinstance(value, dict)}
         rows |= {f"seconds, {step}": seconds for step, seconds in self.seconds.items()}
         width = max(map(len, rows))
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+        shown = {name: round(value, 4) if isinstance(value, float) else value for name, value in rows.items()}
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
 
     def save(self):
         """Write report.json, finished, and return its path."""
@@ -120,6 +130,15 @@ class Report:
         entry = {name: self.values.get(name) for name in HISTORY}
         content = content | {"history": [*self.history, entry]}
         storage.write_bytes(self.path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _read(path):
+    """Read the report of an earlier run. Raises ValueError where the file is something else."""
+    with suppress(ValueError):
+        content = json.loads(storage.read_bytes(path))
+        if isinstance(content, dict) and "history" in content:
+            return content
+    raise ValueError(f"{path} is no report of a run: set output_path elsewhere, or delete that file")
 
 
 def _tell_time():

@@ -50,14 +50,15 @@ def list_files(folder):
     """List every file below a folder, without Spark: yields Files.
 
     One folder's names are held in memory at a time. A name that is not UTF-8 holds its other bytes as surrogates, as
-    Python has them everywhere; what lies in a folder with such a name is not listed, but the folder itself is. Raises
-    OSError where a folder cannot be read.
+    Python has them everywhere; what lies in a folder with such a name is not listed, but the folder itself is. A folder
+    that is deleted meanwhile holds nothing. Raises OSError where a folder cannot be read.
     """
     filesystem, root = _open(folder)
     prefix = folder[: -len(root)] if "://" in folder else "file:"
     pending = [root]
     while pending:
-        for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(pending.pop())):
+        below = pending.pop()
+        for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(below, allow_not_found=below != root)):
             try:
                 path = entry.path
             except UnicodeDecodeError as error:  # Arrow can open it as little as Java can

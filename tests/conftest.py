@@ -5,9 +5,15 @@ import urllib.request
 
 import numpy as np
 import pytest
+import walk
 from PIL import Image
 
 from fruits import backbones, session
+
+TUNED = [  # features.tune_spark
+    "spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.files.openCostInBytes",
+    "spark.sql.files.minPartitionNum", "spark.sql.sources.ignoreDataLocality",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +22,23 @@ def spark(tmp_path_factory):
     spark = session.start_spark("local[2]", app_name="fruits-tests")
     yield spark
     spark.stop()
+
+
+@pytest.fixture(scope="session")
+def walk_notebook(spark):
+    """Run the notebook's cells in the tests' own Spark, whose settings are put back: as walk.walk."""
+
+    def walk_and_put_back(*arguments):
+        before = {name: spark.conf.get(name, None) for name in TUNED}
+        try:
+            return walk.walk(*arguments)
+        finally:
+            for name, value in before.items():
+                spark.conf.unset(name) if value is None else spark.conf.set(name, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "Agg")
+        yield walk_and_put_back
 
 
 @pytest.fixture(scope="session")

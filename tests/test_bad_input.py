@@ -1,22 +1,19 @@
 """The notebook's own steps over one folder that holds every kind of file: each is featurized or rejected by name."""
 
 import io
-import json
 import os
 import re
 import struct
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import walk
 from PIL import Image
 
-import fruits
+from fruits import backbones
 
-NOTEBOOK = Path(fruits.__file__).parents[1] / "notebooks" / "local.ipynb"
-STEPS = ("## 3. Load the pictures", "## 7. Reduce to principal components")  # from the first, up to the second
 SIZE = 96  # pixels a side
 FEATURIZED = None
 
@@ -134,33 +131,6 @@ def make_cases(encode):
     }
 
 
-def read_steps():
-    """Read from the notebook its imports, its steps from loading to the features, and its account, as programs."""
-    notebook = json.loads(NOTEBOOK.read_text("utf-8"))
-    cells = [(cell["cell_type"], re.sub(r"(?m)^%.*$", "", "".join(cell["source"]))) for cell in notebook["cells"]]
-    codes = [source for kind, source in cells if kind == "code"]
-    first, last = (next(n for n, (_, source) in enumerate(cells) if source.startswith(step)) for step in STEPS)
-    steps = [source for kind, source in cells[first:last] if kind == "code"]
-    return [codes[0], *steps, next(source for source in codes if "run.account(" in source)]
-
-
-def walk_steps(spark, folder, output):
-    """Run the notebook's steps on a folder, in the Spark of the tests, and read what they wrote."""
-    from fruits import report
-
-    names = {
-        "spark": spark, "images_path": str(folder), "output_path": str(output), "run": report.Report(str(output)),
-        "backbone": "EfficientNetLite0", "weights": "imagenet", "pca_model": None, "seed": 0, "batch_size": 16,
-        "packed_path": None, "pictures_per_commit": 8192, "recompute": False, "trigger": None,
-    }  # fmt: skip
-    for step in read_steps():
-        exec(step, names)  # noqa: S102 -- the project's own notebook
-    start = f"file:{folder}/"
-    tables = [spark.read.parquet(f"{output}/{table}").collect() for table in ("features", "rejected")]
-    by_path = [{row.path.removeprefix(start): row for row in rows} for rows in tables]
-    return Outcome(*by_path, names["run"].values, sum(map(len, tables)))
-
-
 @pytest.fixture(scope="module")
 def cases():
     """Make every kind of file, once."""
@@ -175,26 +145,33 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def walk(spark, tmp_path_factory):
-    """Run the steps on the files of a folder: walk({path: content}), where a function of a path makes the file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPLBACKEND", "Agg")
+def walk_files(spark, walk_notebook, tmp_path_factory):
+    """Run the notebook, up to its features, on the files of a folder, and read what it wrote.
 
-        def walk_files(files):
-            folder, output = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("output")
-            for path, content in files.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                content(folder / path) if callable(content) else (folder / path).write_bytes(content)
-            return walk_steps(spark, folder, output)
+    walk_files({path: content}), where a function of a path makes the file.
+    """
 
-        yield walk_files
+    def walk_folder(files):
+        folder, output = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("output")
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            content(folder / path) if callable(content) else (folder / path).write_bytes(content)
+        paths = {"images_path": str(folder), "output_path": str(output)}
+        names = walk_notebook(paths, walk.FEATURES, backbones.build_network)
+        start = f"file:{folder}/"
+        tables = [spark.read.parquet(f"{output}/{table}").collect() for table in ("features", "rejected")]
+        by_path = [{row.path.removeprefix(start): row for row in rows} for rows in tables]
+        return Outcome(*by_path, names["run"].values, sum(map(len, tables)))
+
+    return walk_folder
 
 
 @pytest.fixture(scope="module")
-def outcome(walk, cases):
+def outcome(walk_files, cases):
     """Run the steps, once, on every kind of file, and on a link to nothing, which is no file."""
     link = {"Bad/link to nothing.jpg": lambda path: path.symlink_to(path.with_name("nothing"))}
-    return walk({path.replace(r"\xe9", os.fsdecode(b"\xe9")): case.content for path, case in cases.items()} | link)
+    files = {path.replace(r"\xe9", os.fsdecode(b"\xe9")): case.content for path, case in cases.items()}
+    return walk_files(files | link)
 
 
 def test_every_file_is_either_featurized_or_rejected(outcome, cases):
@@ -259,18 +236,10 @@ def test_features_are_those_of_plain_keras(outcome, feature_extractor):
     np.testing.assert_allclose(outcome.features["Kinds/rgb.png"].features, expected, atol=1e-3 * expected.max())
 
 
-def test_a_file_too_heavy_to_open_is_not_opened(spark, cases, tmp_path, monkeypatch):
+def test_a_file_too_heavy_to_open_is_not_opened(walk_files, cases, monkeypatch):
     png = cases["Kinds/rgb.png"].content
-    (tmp_path / "Lemon").mkdir()
-    (tmp_path / "Lemon" / "0.png").write_bytes(png)
-    (tmp_path / "Lemon" / "heavy.png").write_bytes(png + bytes(1))
     monkeypatch.setattr("fruits.images.MAX_BYTES", len(png))
-    output = str(tmp_path.with_name("output"))
-    names = {"spark": spark, "images_path": str(tmp_path), "output_path": output, "packed_path": None}
-    imports, *steps = read_steps()
-    last = next(number for number, step in enumerate(steps) if "images.survey(" in step)
-    for step in [imports, *steps[: last + 1]]:
-        exec(step, names)  # noqa: S102 -- the project's own notebook
-    skipped = names["listing"].where("reason IS NOT NULL").collect()
-    assert [row.path for row in skipped] == [f"file:{tmp_path}/Lemon/heavy.png"]
-    assert [row.path for row in names["pictures"].select("path").collect()] == [f"file:{tmp_path}/Lemon/0.png"]
+    outcome = walk_files({"Lemon/0.png": png, "Lemon/heavy.png": png + bytes(1)})
+    assert set(outcome.features) == {"Lemon/0.png"}
+    assert set(outcome.rejected) == {"Lemon/heavy.png"}
+    assert "that one picture may weigh" in outcome.rejected["Lemon/heavy.png"].reason

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pyspark.sql import functions as F
 
-from fruits import images
+from fruits import images, storage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 QUADRANTS = np.uint8([[RED, GREEN], [BLUE, WHITE]])
@@ -342,6 +342,16 @@ def test_spark_reads_exactly_the_names_that_are_not_explained(spark, tmp_path):
     every = {f"file:{tmp_path}/{folder}/{name}" for folder in folders for name in names}
     assert {row.path for row in listing} == every
     assert {row.path for row in listing if row.reason} == every - read
+
+
+def test_a_folder_without_the_right_to_list_it_is_an_error_that_says_so(spark, tmp_path, monkeypatch):
+    def refuse(_folder):
+        yield storage.File(f"file:{tmp_path}/0.jpg", 1, 0)
+        raise PermissionError(13, "Permission denied", f"{tmp_path}/lost+found")
+
+    monkeypatch.setattr(storage, "list_files", refuse)
+    with pytest.raises(ValueError, match=r"cannot be listed .*lost\+found.*: give rights on it"):
+        images.survey(spark, str(tmp_path), str(tmp_path.with_name("output")))
 
 
 def test_a_survey_names_every_file_and_why_spark_skips_some(spark, tmp_path):

@@ -355,6 +355,16 @@ def test_packed_pictures_lie_in_groups_that_tasks_can_share_however_heavy_they_a
     assert 10 < len(groups) < 40
 
 
+def test_a_packed_folder_that_a_killed_run_left_with_a_picture_twice_is_refused(place):
+    packed = place.output / "packed"
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    increments.pack(place.spark, place.load(), listing, str(packed), 1000)
+    file = next(packed.glob("*.parquet"))
+    shutil.copy(file, packed / f"again-{file.name}")
+    with pytest.raises(ValueError, match=r"packed' holds file:.*jpg more than once: .* start that one again"):
+        images.survey(place.spark, str(packed), str(place.output))
+
+
 def test_a_packed_folder_is_read_as_the_files_were(place):
     packed = str(place.output / "packed")
     listing = images.survey(place.spark, str(place.pictures), str(place.output))
@@ -371,8 +381,9 @@ def test_a_packed_folder_is_read_as_the_files_were(place):
 
 
 def test_a_watch_without_a_trigger_ends_after_one_turn(place):
-    looks = increments.watch("pictures", "changes", None, str(place.pictures), str(place.output))
-    assert list(looks) == [("pictures", "changes")]
+    changes = place.look()
+    looks = increments.watch("pictures", changes, None, str(place.pictures), str(place.output))
+    assert list(looks) == [("pictures", changes)]
 
 
 def test_a_watch_yields_what_arrives_until_a_file_says_stop(place, monkeypatch):
@@ -394,7 +405,7 @@ def test_a_watch_yields_what_arrives_until_a_file_says_stop(place, monkeypatch):
     assert [path for path, _ in place.read() if path.startswith("C")] == ["C/1.jpg", "C/2.jpg"]
 
 
-def test_a_watch_outlives_a_folder_that_is_empty_for_a_while(place, monkeypatch):
+def test_a_watch_takes_nothing_out_while_its_folder_is_empty(place, monkeypatch, capsys):
     monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
     place.run()
     first, seen = (place.load(), place.look()), []
@@ -406,12 +417,21 @@ def test_a_watch_outlives_a_folder_that_is_empty_for_a_while(place, monkeypatch)
         if len(seen) == 1:
             for file in place.pictures.rglob("*.*"):
                 file.unlink()
-        elif len(seen) == 2:
-            place.write("C/1.jpg", "1")
+            threading.Timer(3, place.write, ["C/1.jpg", "1"]).start()
         else:
             (place.output / "stop").touch()
-    assert seen == [(0, 0), (0, 5), (1, 0)]
+    assert seen == [(0, 0), (1, 5)]
     assert place.read() == [("C/1.jpg", 1)]
+    assert "no file is left, and 5 pictures stay until one comes" in capsys.readouterr().out
+
+
+def test_a_watch_does_not_begin_where_all_known_pictures_are_gone(place):
+    place.run()
+    for file in place.pictures.rglob("*.*"):
+        file.unlink()
+    looks = increments.watch(place.load(), place.look(), place.reader, str(place.pictures), str(place.output), "1 s")
+    with pytest.raises(ValueError, match="holds no file, but 5 of its pictures are known: put pictures there"):
+        next(looks)
 
 
 def test_an_interrupt_of_the_wait_ends_a_watch_without_an_error(place, monkeypatch, capsys):
@@ -419,6 +439,7 @@ def test_an_interrupt_of_the_wait_ends_a_watch_without_an_error(place, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(increments, "time", type("Clock", (), {"monotonic": time.monotonic, "sleep": interrupt}))
-    looks = increments.watch(place.load(), None, None, str(place.pictures), str(place.output), trigger="1 minute")
+    first = place.load(), place.look()
+    looks = increments.watch(*first, None, str(place.pictures), str(place.output), trigger="1 minute")
     assert len(list(looks)) == 1
     assert "interrupted" in capsys.readouterr().out

@@ -27,10 +27,6 @@ CLOUD = ROOT / "notebooks" / "cloud.ipynb"
 FIRST_STEP = "## 3. Load the pictures"
 IMAGES = ROOT / "data" / "images"
 COMPONENTS = 8  # params/smoke.yaml
-TUNED = [  # features.tune_spark
-    "spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.files.openCostInBytes",
-    "spark.sql.files.minPartitionNum", "spark.sql.sources.ignoreDataLocality",
-]  # fmt: skip
 LEFT_BY_SPARK = ("spark-warehouse", "metastore_db", "derby.log")
 CHECK = "parameters.check("
 LOG_LINE = re.compile(
@@ -245,24 +241,17 @@ def test_a_run_with_nothing_new_shows_the_figures_of_the_run_before_and_draws_on
     assert all("image/png" in cell.outputs[-1].data for cell in cells)
 
 
-@pytest.fixture
-def walk_here(spark, monkeypatch):
-    """Run the notebook's cells in the tests' own Spark: walk_here(parameters); its settings are put back."""
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    before = {name: spark.conf.get(name, None) for name in TUNED}
-    yield lambda parameters: walk.walk(parameters, walk.ALL, backbones.build_network)
-    for name, value in before.items():
-        spark.conf.unset(name) if value is None else spark.conf.set(name, value)
-
-
 @pytest.mark.parametrize(("count", "seconds"), [(1, 30), (5, 0)], ids=["one picture", "five, their quality not wanted"])
-def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smoke, walk_here, tmp_path, count, seconds):
+def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(
+    smoke, walk_notebook, tmp_path, count, seconds
+):
     rows = smoke.projection.to_pylist()[::50][:count]
     for row in rows:
         (tmp_path / "images" / row["label"]).mkdir(parents=True)
         shutil.copy(row["path"].removeprefix("file:"), tmp_path / "images" / row["label"])
     paths = {"images_path": tmp_path / "images", "output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
-    walk_here({name: str(path) for name, path in paths.items()} | {"quality_seconds": seconds})
+    values = {name: str(path) for name, path in paths.items()} | {"quality_seconds": seconds}
+    walk_notebook(values, walk.ALL, backbones.build_network)
     table = pq.read_table(tmp_path / "out" / "projection").to_pylist()
     found = {(row["label"], Path(row["path"]).name): row["pca"] for row in table}
     assert len(found) == len(rows) == count
@@ -274,7 +263,7 @@ def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(smok
 
 
 def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurized(
-    smoke, feature_extractor, walk_here, tmp_path
+    smoke, feature_extractor, walk_notebook, tmp_path
 ):
     weights = [1.01 * values for values in feature_extractor.get_weights()]
     other = keras.models.clone_model(feature_extractor)
@@ -283,7 +272,7 @@ def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurize
     paths = {"output_path": tmp_path / "out", "pca_model": smoke.output / "pca"}
     paths["weights"] = tmp_path / "other.weights.h5"
     with pytest.raises(ValueError, match="fitted on features of another network: their weights_sha256 .*this run's"):
-        walk_here({name: str(path) for name, path in paths.items()})
+        walk_notebook({name: str(path) for name, path in paths.items()}, walk.ALL, backbones.build_network)
     assert not (tmp_path / "out" / "features").exists()
 
 

@@ -102,7 +102,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("variance_kept", value, "a number above 0 and up to 1") for value in NOT_SHARES),
     *(("max_components", value, "a whole number from 1 on, or nothing") for value in NOT_COUNTS),
     *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
-    *(("quality_seconds", value, "a number of seconds from 0 on") for value in [-1, "30", None, True, float("nan")]),
+    *(("quality_seconds", value, "a number of seconds, 0 to 1e6") for value in [-1, "30", None, True, 1e7]),
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),

@@ -364,6 +364,8 @@ def test_what_is_told_names_the_split_and_the_labels_left_out_and_every_accuracy
         ["k", "logistic", "neighbours"], ["2", "0.5", "1.00"], ["4", "NaN", "0.75"],
     ]  # fmt: skip
     assert [line.split() for line in found.tell_recall(1).splitlines()] == [["Lime", "0.25"]]
+    assert [line.split() for line in found.tell_recall(2).splitlines()] == [["Lime", "0.25"]]
+    assert quality.Quality(2, recall={"Kiwi": 1.0}).tell_recall() == "every label got all of its test pictures back"
 
 
 def test_a_saved_quality_is_loaded_as_it_was(tmp_path):

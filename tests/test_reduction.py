@@ -196,7 +196,9 @@ def test_the_choice_agrees_with_a_count_by_hand(spark):
     (0.95, 3, "0.95 of the variance is NOT REACHED: 3 of 6 components keep 0.8750"),
 ])  # fmt: skip
 def test_a_share_that_the_components_do_not_reach_is_said(share, most, told):
-    assert reduction.tell_choice(make_pca([0.5, 0.25, 0.125, 0.125, 0, 0]), share, most) == told
+    fitted = make_pca([0.5, 0.25, 0.125, 0.125, 0, 0])
+    assert reduction.tell_choice(fitted, share, most) == told
+    assert reduction.tell_choice(reduction.choose_components(fitted, 0.5), share, most) == told  # as it is saved
 
 
 @pytest.mark.parametrize(("components", "count"), [(3, 4), (2, 1), (9, 100)])
@@ -226,7 +228,13 @@ def test_the_share_that_a_pca_keeps_of_other_pictures_is_numpys(spark, kind):
     assert reduction.tell_saved(fitted, found).endswith(f"of the pictures here: {expected:.2%}")
 
 
-@pytest.mark.parametrize("rows", [np.zeros((0, 12)), np.ones((1, 12)), np.full((5, 12), 1e6 + 0.1)])
+def test_no_picture_at_all_is_an_error_that_says_so(spark):
+    fitted = reduction.Pca(np.ones(12), np.eye(12)[:, :3], np.ones(12), 60)
+    with pytest.raises(ValueError, match="no picture was featurized, so none can be projected: see in rejected/"):
+        reduction.measure_variance(make_table(spark, np.zeros((0, 12))), fitted)
+
+
+@pytest.mark.parametrize("rows", [np.ones((1, 12)), np.full((5, 12), 1e6 + 0.1)])
 def test_pictures_without_variance_have_no_share_to_keep(spark, rows):
     fitted = reduction.Pca(np.ones(12), np.eye(12)[:, :3], np.ones(12), 60)
     found = reduction.measure_variance(make_table(spark, rows), fitted)

@@ -127,19 +127,37 @@ def test_the_history_tells_of_every_run_and_of_one_that_was_killed(tmp_path):
     assert [entry["images_new"] for entry in history] == [0, None, 20]
 
 
+def leave_results(folder):
+    """Leave what a finished run leaves, as far as the next one asks for it."""
+    for name in ("pca/fruits.json", "projection/_SUCCESS", "quality.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
 @pytest.mark.parametrize("change", [{}, {"backbone": "ResNet50"}, {"seed": 1}])
 def test_a_run_repeats_an_earlier_one_that_finished_with_the_same_parameters(tmp_path, change):
     first = report.Report(str(tmp_path), **PARAMETERS)
     assert not first.repeats_earlier
     first.begin()
     assert not report.Report(str(tmp_path), **PARAMETERS).repeats_earlier
+    leave_results(tmp_path)
     first.save()
     assert report.Report(str(tmp_path), **PARAMETERS | change).repeats_earlier is (change == {})
+
+
+@pytest.mark.parametrize("taken", ["pca/fruits.json", "projection/_SUCCESS", "quality.json", "projection_csv/_SUCCESS"])
+def test_a_run_whose_results_were_taken_away_is_not_repeated(tmp_path, taken):
+    parameters = PARAMETERS | {"save_csv": taken.startswith("projection_csv")}
+    report.Report(str(tmp_path), **parameters).save()
+    leave_results(tmp_path)
+    (tmp_path / taken).unlink(missing_ok=True)
+    assert not report.Report(str(tmp_path), **parameters).repeats_earlier
 
 
 def test_a_run_whose_parameter_names_another_content_repeats_nothing(tmp_path):
     first = report.Report(str(tmp_path), **PARAMETERS)
     first.depend_on(pca_model_first_variance=0.5)
+    leave_results(tmp_path)
     first.save()
     for variance in (0.5, 0.25, None):
         again = report.Report(str(tmp_path), **PARAMETERS)
@@ -148,12 +166,13 @@ def test_a_run_whose_parameter_names_another_content_repeats_nothing(tmp_path):
 
 
 def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
-    run.note(n_components=8)
+    run.note(n_components=8, variance_reached=0.9504312846)
     lines = run.summarize().splitlines()
     assert {tuple(re.split("  +", line)) for line in lines} >= {
-        ("n_components", "8"), ("backbone", "MobileNetV2"), ("seconds, featurize", "4.0"),
+        ("n_components", "8"), ("variance_reached", "0.9504"), ("backbone", "MobileNetV2"),
+        ("seconds, featurize", "4.0"),
     }  # fmt: skip
-    assert len(lines) == 6 + 1
+    assert len(lines) == 7 + 1
     assert len({re.search("  +", line).end() for line in lines}) == 1
 
 
@@ -170,10 +189,17 @@ def test_what_an_earlier_run_computed_serves_until_it_is_deleted_but_for_its_fea
     assert {path.name for path in tmp_path.iterdir()} == {"features", "rejected", "mine", "notes.txt", "report.json"}
 
 
-def test_folders_without_a_report_are_somebodys_own_and_stay(tmp_path):
+def test_folders_without_a_report_are_somebodys_own_and_refused(tmp_path):
     (tmp_path / "pca").mkdir()
     (tmp_path / "pca" / "a.png").write_bytes(b"1")
-    run = report.Report(str(tmp_path))
-    run.begin()
-    run.delete_earlier()
-    assert (tmp_path / "pca" / "a.png").exists()
+    with pytest.raises(ValueError, match=r"holds pca, but no report\.json .*: set output_path elsewhere"):
+        report.Report(str(tmp_path)).begin()
+    assert [path.name for path in tmp_path.rglob("*")] == ["pca", "a.png"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"[1]", b'{"title": "sales"}', b"\xff"])
+def test_a_report_of_something_else_is_refused_and_stays(tmp_path, content):
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"report\.json is no report of a run: set output_path elsewhere"):
+        report.Report(str(tmp_path))
+    assert (tmp_path / "report.json").read_bytes() == content

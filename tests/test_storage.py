@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -119,6 +120,16 @@ def test_listing_leaves_out_what_is_neither_a_file_nor_a_folder(tmp_path):
 def test_listing_a_folder_that_is_not_there_is_an_error_that_names_it(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         list(storage.list_files(f"{tmp_path}/nowhere"))
+
+
+def test_a_folder_that_is_deleted_while_others_are_listed_holds_nothing(tmp_path):
+    (tmp_path / "emptied").mkdir()
+    (tmp_path / "0.jpg").write_bytes(b"1")
+    (tmp_path / "emptied" / "1.jpg").write_bytes(b"1")
+    found = storage.list_files(str(tmp_path))
+    first = next(found)
+    shutil.rmtree(tmp_path / "emptied")
+    assert [first.path, *(file.path for file in found)] == [f"file:{tmp_path}/0.jpg"]
 
 
 def test_what_is_listed_can_be_read(tree):

@@ -1,14 +1,17 @@
 """cluster.ipynb executed by papermill on moto's AWS, and without any; the costs, guards and clean-up behind it."""
 
 import gzip
+import hashlib
 import http.server
 import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 import zipfile
 from contextlib import contextmanager
@@ -291,6 +294,14 @@ def make_scripted_stack(script, **options):
 
     stack.session.events.register("before-call", answer)
     return stack, calls
+
+
+def stop_clock(monkeypatch):
+    """Stop the time that cluster.py knows: it goes on where that sleeps, and nobody waits. Returns it, as now."""
+    clock = SimpleNamespace(now=0, monotonic=lambda: clock.now)
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr(cluster, "time", clock)
+    return clock
 
 
 def make_description(status, enabled="false"):
@@ -621,10 +632,11 @@ def test_every_parameter_of_cloud_ipynb_can_be_given_but_those_that_the_cluster_
 
 @pytest.mark.parametrize("values", [
     {"variance_kept": 0.9}, {"backbone": "MobileNetV2", "weights": f"s3://{BUCKET}/project/MobileNetV2.weights.h5"},
-    {"packed_path": f"s3://{BUCKET}/output/packed", "pca_model": None, "save_csv": True}, {},
+    {"packed_path": f"s3://{BUCKET}/output/packed", "pca_model": None, "save_csv": True, "trigger": None}, {},
+    {"pca_model": f"s3://{BUCKET}/project/pca"},
 ])  # fmt: skip
 def test_right_parameters_of_the_run_are_taken_without_a_call(no_aws, values):
-    parameters.check(dict(values), RUN_RULES)
+    parameters.check(dict(values), RUN_RULES, parameters.complain_saved)
     assert no_aws == []
 
 
@@ -635,10 +647,14 @@ def test_right_parameters_of_the_run_are_taken_without_a_call(no_aws, values):
     ({"weights": "MobileNetV2.weights.h5"}, "weights is 'MobileNetV2.weights.h5' .*, expected .*s3://"),
     ({"packed_path": "data/packed"}, "packed_path is 'data/packed'"),
     ({"weights": None}, "weights is None"),
+    ({"packed_path": f"s3://{BUCKET}/packed"}, "packed_path is .*, expected .*s3://BUCKET/output/"),
+    ({"pca_model": f"s3://{BUCKET}/output/pca"}, "pca_model is .*, expected .*s3://BUCKET/project/"),
+    ({"pca_model": f"s3://{BUCKET}/project/pca", "variance_kept": 0.9}, "variance_kept 0.9 has no effect on pca_model"),
+    ({"trigger": "1 minute"}, "trigger is '1 minute'.* start it in the hub"),
 ])  # fmt: skip
 def test_wrong_parameters_of_the_run_are_refused_without_a_call(no_aws, values, complaint):
     with pytest.raises(parameters.ParameterError, match=complaint):
-        parameters.check(dict(values), RUN_RULES)
+        parameters.check(dict(values), RUN_RULES, parameters.complain_saved)
     assert no_aws == []
 
 
@@ -808,13 +824,18 @@ def test_a_wheel_that_cannot_be_built_says_why(tmp_path, monkeypatch):
         cluster.build_wheel(tmp_path / "wheels")
 
 
-def test_a_file_is_sent_again_where_its_size_or_its_date_says_that_it_changed(tmp_path):
-    path = tmp_path / "0.jpg"
+def test_a_file_is_sent_again_where_its_size_or_its_content_is_another(tmp_path):
+    path, copy, now = tmp_path / "0.jpg", tmp_path / "copy.jpg", time.time()
     path.write_bytes(b"123")
     os.utime(path, (1000, 1000))
-    assert not cluster.Stored(3, 1001).is_outdated(path)
-    assert cluster.Stored(2, 1001).is_outdated(path)
-    assert cluster.Stored(3, 999).is_outdated(path)
+    shutil.copy2(path, copy)  # which keeps the date
+    same, other = (hashlib.md5(content).hexdigest() for content in (b"123", b"456"))
+    for file in (path, copy):
+        assert cluster.Stored(2, now + 60, same).is_outdated(file)
+        assert cluster.Stored(3, now - 60, other).is_outdated(file)
+        assert cluster.Stored(3, now - 60, f"{same}-2").is_outdated(file)  # sent in parts, whose hash tells nothing
+        assert not cluster.Stored(3, now - 60, same).is_outdated(file)  # its owner, say, has changed since
+        assert not cluster.Stored(3, now + 60, other).is_outdated(file)  # nothing has, so it is not read
 
 
 def test_a_picture_whose_name_s3_cannot_hold_is_named(tmp_path):
@@ -878,11 +899,12 @@ def test_a_creation_that_fails_leaves_nothing_to_tear_down():
     assert calls == ["DescribeStacks"]
 
 
-def test_an_update_that_changes_nothing_is_no_failure():
+@pytest.mark.parametrize("status", ["UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
+def test_an_update_that_changes_nothing_is_no_failure_even_after_one_that_was_rolled_back(status):
     script = {
         "CreateStack": [make_error("AlreadyExistsException", "it exists")],
         "UpdateStack": [make_error("ValidationError", "No updates are to be performed.")],
-        "DescribeStacks": [make_description("UPDATE_COMPLETE")],
+        "DescribeStacks": [make_description(status)],
     }
     stack, _ = make_scripted_stack(script)
     assert stack.deploy("template", {"ClusterEnabled": False}) == {}
@@ -947,16 +969,17 @@ def test_a_step_that_never_ends_is_given_up():
         stack.run_step("j-1", "bucket", "name", ["true"], 1e-5)
 
 
-def test_a_failed_step_whose_log_does_not_come_gives_emrs_reason_and_the_place():
+def test_a_failed_step_whose_log_does_not_come_gives_emrs_reason_and_the_place(monkeypatch):
+    clock = stop_clock(monkeypatch)
     status = {"State": "FAILED", "FailureDetails": {"Reason": "Unknown Error.", "Message": "exit code 1"}}
     script = {"AddJobFlowSteps": [{"StepIds": ["s-1"]}], "DescribeStep": [{"Step": {"Status": status}}]}
-    stack, calls = make_scripted_stack(script)
+    stack, _ = make_scripted_stack(script, poll_seconds=15)
     with pytest.raises(cluster.CloudError) as failure:
         stack.run_step("j-1", "bucket", "name", ["true"], 1)
     assert "is FAILED (Unknown Error., exit code 1)" in str(failure.value)
     assert "s3://bucket/logs/j-1/steps/s-1/stderr.gz" in str(failure.value)
     assert "it has not come yet" in str(failure.value)
-    assert calls.count("ListObjectsV2") == cluster.LOOKS_FOR_LOG
+    assert 5 * 60 < clock.now < 7 * 60  # EMR sends it every five minutes
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("disk full"), cluster.CloudError("no")])
@@ -1008,8 +1031,9 @@ def test_a_tear_down_that_fails_too_warns_that_money_may_be_spent():
     ("DescribeVpcEndpoints", {"VpcEndpoints": [{"VpcEndpointId": "vpce-1"}]}, "interface endpoint vpce-1"),
     ("DescribeNatGateways", {"NatGateways": [{"NatGatewayId": "nat-1"}]}, "NAT gateway nat-1"),
 ])  # fmt: skip
-def test_whatever_is_left_and_paid_by_the_hour_is_found(operation, answer, named):
-    stack, _ = make_scripted_stack({operation: [answer]}, poll_seconds=0)
+def test_whatever_is_left_and_paid_by_the_hour_is_found(operation, answer, named, monkeypatch):
+    stop_clock(monkeypatch)
+    stack, _ = make_scripted_stack({operation: [answer]}, poll_seconds=15)
     with pytest.raises(cluster.CloudError, match=f"{named}; expected nothing"):
         stack.prove_nothing_is_left()
 
@@ -1024,11 +1048,13 @@ def test_what_goes_late_is_waited_for(capsys):
     assert "nothing left" in said
 
 
-def test_what_never_goes_is_waited_for_ten_minutes_and_no_longer():
-    stack, calls = make_scripted_stack({"DescribeVolumes": [{"Volumes": [{"VolumeId": "vol-1"}]}]}, poll_seconds=0)
+@pytest.mark.parametrize("poll_seconds", [1, 15, 60])
+def test_what_never_goes_is_waited_for_ten_minutes_and_no_longer(monkeypatch, poll_seconds):
+    clock, script = stop_clock(monkeypatch), {"DescribeVolumes": [{"Volumes": [{"VolumeId": "vol-1"}]}]}
+    stack, _ = make_scripted_stack(script, poll_seconds=poll_seconds)
     with pytest.raises(cluster.CloudError, match="disk vol-1"):
         stack.prove_nothing_is_left()
-    assert calls.count("DescribeVolumes") == cluster.LOOKS_FOR_END == 10 * 60 / 15
+    assert 600 < clock.now <= 600 + poll_seconds
 
 
 def test_a_cluster_with_the_stacks_tag_is_found_and_anothers_is_not():

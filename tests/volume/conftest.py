@@ -6,16 +6,14 @@ import walk
 
 
 @pytest.fixture(scope="session")
-def walk_here(spark):
+def walk_here(walk_notebook):
     """Run the notebook in the tests' own Spark: walk_here(pictures, output, until, **parameters) returns its Tables."""
 
     def walk_undisturbed(pictures, output, until=walk.FEATURES, **parameters):
-        walk.walk(runs.list_parameters(pictures, output, **parameters), until)
+        walk_notebook(runs.list_parameters(pictures, output, **parameters), until)
         return runs.read_tables(output, pictures)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPLBACKEND", "Agg")
-        yield walk_undisturbed
+    return walk_undisturbed
 
 
 @pytest.fixture(scope="session")
