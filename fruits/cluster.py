@@ -281,7 +281,7 @@ class Stack:
         self.rehearsal = Rehearsal(self.session, name) if dry_run else None
         self.may_cost = False  # from the first call that creates something
         self.bucket = None  # its name, once the account is known
-        self.clean_command = f"python -m fruits.cluster {name} --region {region}"
+        self.clean_command = f"{sys.executable} -m fruits.cluster {name} --region {region}"
 
     def client(self, service):
         """Get a client of one of AWS's services."""

@@ -6,7 +6,7 @@ from numbers import Number
 
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 # Before high punctuation, inside quotation marks, before a unit. In a URL or a program there is no space before them.
-HARD = re.compile(r"(?<=[^\s|]) (?=[:;?!»%€])|(?<=«) |(?<=\d) (?=(?:[kMG]?i?o|ms|s|h|min|images?|fois)\b)")
+HARD = re.compile(r"(?<=[^\s|]) (?=[:;?!»%€$])|(?<=«) |(?<=\d) (?=(?:[kMG]?i?o|ms|s|h|min|images?|fois)\b)")
 
 
 class _Formatter(string.Formatter):

@@ -32,9 +32,9 @@ COMMIT_SECONDS = 2  # of a slice, beside its requests: an assumption
 COMMIT_THREADS = 32  # the S3A committer's default
 ORIGINAL_SECONDS = 0.020  # more to decode a photo of 12 megapixels: measured, 18 to 22 ms
 
-# Peaks of memory that did not grow with the pictures: benchmarks/bench.py, 20,000 photos, 2026-11-22.
-DRIVER_BYTES = 994 * 2**20  # Python's
-WORKER_BYTES = 1049 * 2**20  # one slot's Python
+# Peaks of memory that did not grow with the pictures: benchmarks/bench.py, 20,000 photos, 2026-11-26.
+DRIVER_BYTES = 1151 * 2**20  # Python's
+WORKER_BYTES = 256 * 2**20  # one slot's Python
 
 # What AWS's documentation says of S3 and of machines; prices of requests are list prices of 2025, from memory.
 NAMES_PER_LIST = 1000

@@ -26,6 +26,7 @@ def test_a_number_has_a_comma_and_hard_spaces(value, spec, text):
     [
         ("Quoi ? Oui ; non : si !", f"Quoi{HARD}? Oui{HARD}; non{HARD}: si{HARD}!"),
         ("dit « oui » ici", f"dit «{HARD}oui{HARD}» ici"),
+        ("de 8 à 11 $ le million", f"de 8 à 11{HARD}$ le million"),
         ("13,4 Mo en 5 s", f"13,4{HARD}Mo en 5{HARD}s"),
         ("https://site/a?b=c:d", "https://site/a?b=c:d"),
         ("12 pommes", "12 pommes"),

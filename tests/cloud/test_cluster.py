@@ -417,7 +417,7 @@ def test_a_failed_step_fails_the_notebook_with_its_log_and_the_cluster_goes(aws,
     assert "line 81\n" in run.message
     assert "line 80\n" not in run.message
     assert "the cluster was torn down" in run.message
-    assert f"python -m fruits.cluster fruits --region {REGION}" in run.message
+    assert f"{sys.executable} -m fruits.cluster fruits --region {REGION}" in run.message
     assert one.state == "TERMINATED"
 
 
@@ -1021,7 +1021,7 @@ def test_a_tear_down_that_fails_too_warns_that_money_may_be_spent():
     assert "IT MAY STILL COST" in lines[1]
     assert "not you" in lines[1]
     assert "give the user or role that calls the rights it lacks" in lines[1]
-    assert "python -m fruits.cluster fruits --region eu-west-3" in lines[2]
+    assert f"{sys.executable} -m fruits.cluster fruits --region eu-west-3" in lines[2]
 
 
 @pytest.mark.parametrize(("operation", "answer", "named"), [
