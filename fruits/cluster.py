@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import re
 import reprlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -281,7 +282,7 @@ class Stack:
         self.rehearsal = Rehearsal(self.session, name) if dry_run else None
         self.may_cost = False  # from the first call that creates something
         self.bucket = None  # its name, once the account is known
-        self.clean_command = f"{sys.executable} -m fruits.cluster {name} --region {region}"
+        self.clean_command = shlex.join([sys.executable, "-m", "fruits.cluster", name, "--region", region])
 
     def client(self, service):
         """Get a client of one of AWS's services."""

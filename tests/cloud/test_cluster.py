@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -444,9 +445,8 @@ def test_a_failure_leaves_the_cluster_when_that_is_wanted_and_the_command_of_the
     (one,) = aws.clusters
     assert run.status != 0
     assert one.state != "TERMINATED"
-    words = re.search(r"to clean up: python (-m fruits[.]cluster .*?) [(]with (--delete-bucket .*?),", run.message)
-    command = [sys.executable, *words[1].split(), *words[2].split()]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    words = re.search(r"to clean up: (.*? -m fruits[.]cluster .*?) [(]with (--delete-bucket .*?),", run.message)
+    answer = subprocess.run(shlex.split(f"{words[1]} {words[2]}"), cwd=ROOT, capture_output=True, text=True)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "nothing left" in answer.stdout
     assert one.state == "TERMINATED"
