@@ -135,8 +135,10 @@ class Stored(NamedTuple):
         from; the date of its entry in the folder (ctime) tells when it came, but also moves with its rights.
         """
         file = path.stat()
-        if self.size != file.st_size or self.written >= max(file.st_mtime, file.st_ctime):
-            return self.size != file.st_size
+        if self.size != file.st_size:
+            return True
+        if self.written >= max(file.st_mtime, file.st_ctime):
+            return False
         with path.open("rb") as content:
             return hashlib.file_digest(content, "md5").hexdigest() != self.etag
 

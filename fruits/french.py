@@ -32,3 +32,9 @@ def add_spaces(text):
 def say(text, *values, **named):
     """Fill the fields of a text as str.format does, in French."""
     return add_spaces(_Formatter().vformat(text, values, named))
+
+
+def say_millions(count):
+    """Say a count in millions: "1,9 million", "2,0 millions", since French has no plural below two."""
+    millions = round(count / 1e6, 1)
+    return say("{:.1f} million{}", millions, "s" if millions >= 2 else "")

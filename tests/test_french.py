@@ -39,3 +39,8 @@ def test_spaces_that_no_line_breaks_at(text, spaced):
 def test_a_text_takes_numbers_words_and_what_was_not_measured():
     said = french.say("{found:,} images de {name} : {share:.0%}", found=4321, name="A.B", share=None)
     assert said == f"4{HARD}321{HARD}images de A.B{HARD}: —"
+
+
+@pytest.mark.parametrize(("count", "said"), [(8e5, "0,8 million"), (1.94e6, "1,9 million"), (1.96e6, "2,0 millions")])
+def test_millions_are_plural_from_two_on_as_they_are_written(count, said):
+    assert french.say_millions(count) == said

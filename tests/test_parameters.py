@@ -23,6 +23,7 @@ NAMES = {
 }  # fmt: skip
 FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruits-360.yaml", "smoke.yaml")]
 NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
+NOT_SECONDS = [-1, "30", None, True, float("nan"), float("inf"), 1e7]
 NOT_SHARES = [0, -0.5, 1.0001, 95, float("nan"), float("inf"), "0.95", "95 %", None, True, [0.95]]
 NOT_TEXT = [None, 3, True, ["data/images"], {"path": "data/images"}]
 
@@ -102,7 +103,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("variance_kept", value, "a number above 0 and up to 1") for value in NOT_SHARES),
     *(("max_components", value, "a whole number from 1 on, or nothing") for value in NOT_COUNTS),
     *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
-    *(("quality_seconds", value, "a number of seconds, 0 to 1e6") for value in [-1, "30", None, True, 1e7]),
+    *(("quality_seconds", value, "a number of seconds, 0 to 1e6") for value in NOT_SECONDS),
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
