@@ -34,6 +34,8 @@ FOUND = {name: shutil.which(name, path=f"{BIN}:{os.environ['PATH']}") for name i
 MISSING = [name for name, path in FOUND.items() if not path]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; no hub in a browser")
 USER, PASSWORD = "jovyan", secrets.token_urlsafe()
+ALIKE = 0.9  # correlation of a figure as drawn and as seen: 0.99 and more, 0.93 where it holds a line of text alone
+SECONDS_TO_APPEAR = 20  # that a figure may take, on a machine that does other things too
 PATIENCE = 600  # seconds for the whole notebook, and for Livy's first session, which fetches S3A's jars
 
 
@@ -203,31 +205,39 @@ def test_every_cell_runs_to_its_end_without_an_error(saved):
     assert headless.find_failures(cells) == []
 
 
-def look_at(page, image, drawn):
-    """Scroll to an image of the page until it is seen as it was drawn: the correlation of both, at a coarse size.
+def look_at(page, image, number, figures):
+    """Scroll to an image of the page until it is seen as the figure of that number.
 
     Cells are laid out only when they come into view, which pushes the image away again.
+    Returns its correlation with each of the figures (Pillow images), at a coarse size.
     """
-    expected = Image.open(io.BytesIO(base64.b64decode(drawn)))
-    for _ in range(20):
+    expected = [shrink(figure) for figure in figures]
+    give_up = time.monotonic() + SECONDS_TO_APPEAR
+    while True:
         image.scroll_into_view_if_needed()
         page.wait_for_timeout(500)
-        seen = Image.open(io.BytesIO(image.screenshot()))
-        pixels = [np.ravel(picture.convert("L").resize((120, 80))) for picture in (seen, expected)]
-        if (correlation := np.corrcoef(pixels)[0, 1]) > 0.95:
-            break
-    return correlation
+        seen = shrink(Image.open(io.BytesIO(image.screenshot())))
+        likeness = np.corrcoef([seen, *expected])[0, 1:]
+        if likeness[number] > ALIKE or time.monotonic() > give_up:
+            return likeness
+
+
+def shrink(picture):
+    """Shrink a picture to few grey pixels: (9600,)."""
+    return np.ravel(picture.convert("L").resize((120, 80)))
 
 
 def test_the_figures_are_seen_as_they_were_drawn(page, saved, tmp_path):
     cells = [cell for cell in saved.cells if cell.source == "%matplot plt"]
     drawn = [output.data["image/png"] for cell in cells for output in cell.outputs if "image/png" in output.data]
+    figures = [Image.open(io.BytesIO(base64.b64decode(figure))) for figure in drawn]
     shown = page.locator(".jp-RenderedImage img")
     assert len(cells) == len(drawn) == shown.count() == len(list_results("output/figures/")) >= 3
-    for number, figure in enumerate(drawn):
-        seen = look_at(page, shown.nth(number), figure)
+    for number in range(len(drawn)):
+        likeness = look_at(page, shown.nth(number), number, figures)
         page.screenshot(path=tmp_path / f"figure-{number + 1}.png")
-        assert seen > 0.95
+        assert likeness[number] > ALIKE
+        assert np.delete(likeness, number).max() < 0.5
 
 
 def test_the_closing_cells_account_for_every_picture(page):
