@@ -9,7 +9,9 @@ In a folder that holds the results of an earlier run, it does what the notebook 
 
 import json
 import sys
+from importlib import import_module
 from io import BytesIO
+from threading import Thread
 from typing import NamedTuple
 
 from measures import Measures, read_live_heap
@@ -23,8 +25,7 @@ with measures.step("start"):
     import numpy as np
     from pyspark import StorageLevel
 
-    from fruits import backbones, features, images, increments, quality, reduction, report, sample, session
-    from fruits.tensorflow_setup import keras
+    from fruits import features, images, increments, quality, reduction, report, sample, session
 
 
 class Network(NamedTuple):
@@ -53,6 +54,9 @@ def load_pictures(spark, folder):
 
 def prepare_network():
     """Build the network, cut it, fold it, and say what made its features."""
+    from fruits import backbones
+    from fruits.tensorflow_setup import keras
+
     whole = backbones.build_network(PARAMETERS["backbone"], PARAMETERS["weights"])
     extractor = keras.Model(whole.inputs[0], backbones.find_last_hidden(whole), name=whole.name)
     fingerprint = backbones.compute_fingerprint(PARAMETERS["backbone"], extractor)
@@ -61,6 +65,8 @@ def prepare_network():
 
 def make_featurizer(spark, network):
     """Compile and broadcast the network, and make the function that turns pictures into features."""
+    from fruits import backbones
+
     broadcast_network = spark.sparkContext.broadcast(backbones.compile_network(network.folded))
     done, refused = spark.sparkContext.accumulator(0), spark.sparkContext.accumulator(0)
     return features.make_featurizer(broadcast_network, done, refused)
@@ -150,6 +156,7 @@ def main(task):
     run = report.Report(output, images_path=task["pictures"], **PARAMETERS)
     with measures.step("start"):
         spark = start_spark(task["cores"])
+    Thread(target=import_module, args=["fruits.backbones"]).start()  # while Spark lists the pictures
     with measures.step("features"):  # list, network, workers, featurize and tidy are its parts
         fingerprint, unchanged = run_features(spark, task, run)
     with measures.step("pca"):

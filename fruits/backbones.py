@@ -14,11 +14,11 @@ import numpy as np
 
 from fruits import efficientnet_lite0, storage
 from fruits.interpreter import silence_stderr
+from fruits.parameters import DEFAULT_BACKBONE
 from fruits.tensorflow_setup import keras, tf
 
 layers = keras.layers
 
-DEFAULT_BACKBONE = "EfficientNetLite0"
 DEFAULT_SIZE = (224, 224)  # pixels; what keras.applications takes where a network accepts any size
 DOWNLOAD_TIMEOUT = 30  # seconds without an answer; a private subnet never answers, and Keras sets no limit
 

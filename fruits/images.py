@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from pyspark import SparkContext
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from fruits import storage
 
@@ -91,7 +92,7 @@ def survey(spark, folder, output):
         storage.write_table(table, iter(lambda: list(islice(rows, LISTING_ROWS)), []), LISTING)
     except PermissionError as error:
         raise ValueError(f"a folder of images_path {folder!r} cannot be listed ({error}): give rights on it") from None
-    listing = spark.read.parquet(table).withColumn("file", F.col("path"))
+    listing = spark.read.schema(from_arrow_schema(LISTING)).parquet(table).withColumn("file", F.col("path"))
     return listing.withColumn("label", _name_folder())
 
 

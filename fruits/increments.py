@@ -159,7 +159,7 @@ def find_changes(spark, listing, tables, folder):
 def _write_and_read(rows, folder):
     """Write a DataFrame as a table in place of the one in the folder, and read it back."""
     rows.write.mode("overwrite").parquet(folder)
-    return rows.sparkSession.read.parquet(folder)
+    return rows.sparkSession.read.schema(rows.schema).parquet(folder)
 
 
 def _read_versions(spark, tables):

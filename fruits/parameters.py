@@ -13,7 +13,8 @@ NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
-VARIANCE_KEPT = 0.95  # the notebooks' own
+VARIANCE_KEPT = 0.95  # the notebooks' own, as the next one is
+DEFAULT_BACKBONE = "EfficientNetLite0"
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
 
 
@@ -178,7 +179,9 @@ def _is_for_packs(path):
 
 def _is_backbone(name):
     """Say whether a network has this name; raises ValueError with the nearest ones."""
-    from fruits import backbones  # not on top: TensorFlow takes seconds, which notebooks without a network do not need
+    if name == DEFAULT_BACKBONE:
+        return True
+    from fruits import backbones  # not on top: TensorFlow takes seconds, which only another network's name is worth
 
     return isinstance(name, str) and backbones.check_backbone(name) is None
 

@@ -45,8 +45,13 @@ CASES = {
     "MobileNetV3Small": Case(APPLICATIONS.mobilenet_v3.preprocess_input, -4, 1024, 34),
     # Two in each of 58 dense layers, one after a convolution, as the stem's; three transitions, one end.
     "DenseNet121": Case(APPLICATIONS.densenet.preprocess_input, -2, 1024, 121, norms_kept=62),
+    "InceptionV3": Case(APPLICATIONS.inception_v3.preprocess_input, -2, 2048, 94),
+    # Those after a separable convolution stay; in NASNet four more follow two halves put together.
+    "Xception": Case(APPLICATIONS.xception.preprocess_input, -2, 2048, 40, norms_kept=34),
+    "NASNetMobile": Case(APPLICATIONS.nasnet.preprocess_input, -2, 1056, 192, norms_kept=164),
+    "ConvNeXtTiny": Case(APPLICATIONS.convnext.preprocess_input, -2, 768, 0),
 }
-SCALED_INSIDE = {"EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small"}
+SCALED_INSIDE = {"EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small", "ConvNeXtTiny"}
 
 
 class Networks(NamedTuple):
@@ -68,8 +73,8 @@ class Networks(NamedTuple):
 
 def draw_patches(count, height=224, width=224, seed=0):
     """Draw pictures that differ from one another: float32 (count, height, width, 3) in 0..255."""
-    patches = np.random.default_rng(seed).integers(0, 256, (count, height // 32, width // 32, 3))
-    return patches.repeat(32, axis=1).repeat(32, axis=2).astype(np.float32)
+    patches = np.random.default_rng(seed).integers(0, 256, (count, -(-height // 32), -(-width // 32), 3))
+    return patches.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width].astype(np.float32)
 
 
 def settle_norms(model, scaled):
@@ -102,12 +107,13 @@ def networks(request):
     keras.utils.set_random_seed(7)
     case = CASES[request.param]
     reference = getattr(APPLICATIONS, request.param)(weights=None)
-    settle_norms(reference, case.preprocess_input(draw_patches(4)))
+    size = reference.input_shape[1:3]
+    settle_norms(reference, case.preprocess_input(draw_patches(4, *size)))
     network = backbones.build_network(request.param, weights=None)
     network.set_weights(reference.get_weights())
     cut = backbones.cut_classifier(network)
     folded = backbones.fold_batch_norm(cut)
-    pixels = draw_patches(2, seed=1)
+    pixels = draw_patches(2, *size, seed=1)
     outputs = [reference.layers[case.hidden].output, reference.output]
     hidden, classes = keras.Model(reference.input, outputs)(case.preprocess_input(pixels.copy()))
     expected = np.reshape(hidden, (2, -1)), np.asarray(classes)

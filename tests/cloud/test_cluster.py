@@ -38,7 +38,7 @@ from moto.iam.responses import IamResponse
 from moto.servicequotas.models import ServiceQuotasBackend
 from sagemaker_studio_sparkmagic_lib import cli
 
-from fruits import account, cluster, parameters
+from fruits import account, cluster, parameters, storage
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "cluster.ipynb"
@@ -850,6 +850,26 @@ def test_pictures_get_keys_that_keep_their_names(pictures):
     assert len(found) == 3
 
 
+def test_a_picture_without_the_right_to_read_it_is_named_before_the_cluster_is_there(pictures, monkeypatch):
+    readable = storage.is_readable  # whoever is root may read any file
+    monkeypatch.setattr(storage, "is_readable", lambda path: readable(path) and not path.endswith("a+b c.jpg"))
+    with pytest.raises(ValueError, match=r"found 1 file\(s\) without the right to read them, such as .*a\+b c.jpg"):
+        cluster.list_pictures(str(pictures))
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_files_are_uploaded_block_after_block_and_none_is_left_out(aws, tmp_path, capsys, monkeypatch, count):
+    monkeypatch.setattr(cluster, "UPLOADS_PLANNED", 2)
+    aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    files = {f"images/{number}": tmp_path / str(number) for number in range(count)}
+    for path in files.values():
+        path.write_text(path.name)
+    make_stack().upload(BUCKET, files)
+    found = aws.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert [entry["Key"] for entry in found] == list(files)
+    assert capsys.readouterr().out.endswith(f"{count} of {count} files uploaded\n")
+
+
 def test_an_upload_that_fails_stops_and_leaves_the_rest(aws, tmp_path):
     files = {f"images/{number}": tmp_path / "nowhere" for number in range(3)}
     with pytest.raises(FileNotFoundError):
@@ -1024,6 +1044,21 @@ def test_a_tear_down_that_fails_too_warns_that_money_may_be_spent():
     assert f"{sys.executable} -m fruits.cluster fruits --region eu-west-3" in lines[2]
 
 
+def test_who_interrupts_the_tear_down_too_is_told_that_money_may_be_spent(monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    stack, _ = make_scripted_stack({"DescribeStacks": [make_description("UPDATE_IN_PROGRESS", "true")]})
+    stack.may_cost = True
+    monkeypatch.setattr(cluster.time, "sleep", interrupt)  # while it waits for the cluster to go
+    with pytest.raises(cluster.CloudError) as failure, stack.guard("run"):
+        raise KeyboardInterrupt
+    lines = str(failure.value).splitlines()
+    assert lines[0] == "run failed: KeyboardInterrupt"
+    assert lines[1].endswith("IT MAY STILL COST: KeyboardInterrupt")
+    assert lines[2].startswith("to clean up: ")
+
+
 @pytest.mark.parametrize(("operation", "answer", "named"), [
     ("DescribeInstances", {"Reservations": [{"Instances": [{"InstanceId": "i-1"}]}]}, "EC2 instance i-1"),
     ("DescribeVolumes", {"Volumes": [{"VolumeId": "vol-1"}]}, "disk vol-1"),
@@ -1098,7 +1133,9 @@ def test_the_command_to_clean_up_deletes_no_bucket_that_is_not_named(aws, capsys
 
 def test_the_command_to_clean_up_finds_nothing_to_do_where_there_is_no_stack(aws, capsys):
     assert cluster.main(["fruits", "--region", REGION, "--delete-bucket", BUCKET]) == 0
-    assert "nothing left" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "there is no stack 'fruits' in eu-west-3: is that its name?" in said
+    assert "nothing left" in said
 
 
 # --- The notebook as it lies in git ------------------------------------------------------------------------------
