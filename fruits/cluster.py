@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 import boto3
 import jmespath
@@ -31,6 +32,8 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 from packaging import tags
@@ -74,7 +77,7 @@ NEVER_CREATED = "ROLLBACK_COMPLETE"  # state of a stack whose creation failed: i
 ROLLED_BACK = "UPDATE_ROLLBACK_COMPLETE"  # an update failed, and all is as it was before
 DEPLOYED = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 RESTING = (*DEPLOYED, ROLLED_BACK, "DELETE_COMPLETE", NEVER_CREATED)
-OFFLINE_SECONDS = 900  # that a wait goes on without a connection
+OFFLINE_SECONDS = 900  # that a wait goes on without a connection, or signed out
 SET_FOR_A_RUN = ("images_path", "output_path", "spark_master")  # parameters of cloud.ipynb that nobody gives
 SHOWN_ALIKE = 10  # calls of one operation in a row
 SHORT = reprlib.Repr()  # how a call is shown
@@ -108,10 +111,12 @@ PAID_BY_THE_HOUR = [
     ),
 ]
 
+SIGN_IN = "sign in again, for instance with `aws sso login`"
 REMEDIES = {  # by AWS's error code: what to do
     "AccessDenied": "give the user or role that calls the rights it lacks",
     "AlreadyExists": "delete what has this name, or choose another stack_name",
-    "ExpiredToken": "sign in again, for instance with `aws sso login`",
+    "ExpiredToken": SIGN_IN,
+    "ExpiredTokenException": SIGN_IN,
     "InvalidClientTokenId": "check the credentials, and that the account has this region switched on",
     "NoSuchBucket": "deleted by hand: clean up with --delete-bucket and its name, then start from the first cell",
     "UnrecognizedClientException": "check the credentials, and that the account has this region switched on",
@@ -218,8 +223,22 @@ def find_wheels(folder):
             name, version, _, found = parse_wheel_filename(path.name)
         except InvalidWheelFilename as error:
             raise CloudError(f"{path}: {error}, expected such as numpy-1.26.4-cp311-...whl: delete it") from None
-        (right if found & known else wrong)[name, str(version)] = path
+        fits = found & known and not (is_compiled_here(found) and needs_later_glibc(path))
+        (right if fits else wrong)[name, str(version)] = path
     return right, wrong
+
+
+def is_compiled_here(found):
+    """Say whether pip compiled a wheel, which then promises nothing of glibc. found: its tags."""
+    return any(tag.platform.startswith("linux_") for tag in found)
+
+
+def needs_later_glibc(path):
+    """Say whether the libraries in a wheel ask for a later glibc than the machines have."""
+    with ZipFile(path) as wheel:
+        libraries = [wheel.read(name) for name in wheel.namelist() if name.endswith(".so")]
+    minors = [int(minor) for library in libraries for minor in re.findall(rb"GLIBC_2\.(\d+)", library)]
+    return max(minors, default=0) > GLIBC_MINOR
 
 
 def gather_wheels(folder):
@@ -404,7 +423,8 @@ class Stack:
     def _follow(self, look, limit_hours=float("inf")):
         """Look until it is over, and print what is new. look: () -> (new lines, whether it is over).
 
-        A laptop that slept, or lost its network, is no reason to end the cluster: it looks again for OFFLINE_SECONDS.
+        A laptop that slept, lost its network or was signed out is no reason to end the cluster: it looks again for
+        OFFLINE_SECONDS.
         Raises CloudError after limit_hours.
         """
         start = said = reached = time.monotonic()
@@ -412,10 +432,10 @@ class Stack:
             try:
                 news, is_over = look()
                 reached = time.monotonic()
-            except (HTTPClientError, NoConnectionError) as error:
-                if time.monotonic() - reached > OFFLINE_SECONDS:
+            except (BotoCoreError, ClientError) as error:
+                if not may_pass(error) or time.monotonic() - reached > OFFLINE_SECONDS:
                     raise
-                news, is_over = [f"no connection, trying again: {error}"], False
+                news, is_over = [f"no answer, trying again: {explain(error)}"], False
             now = time.monotonic()
             if not news and now - said > HEARTBEAT:
                 news = [f"still waiting, {(now - start) / 60:.0f} min"]
@@ -613,6 +633,13 @@ def write_event(event):
     """Write one event of a stack as a line."""
     reason = f" ({event['ResourceStatusReason']})" if event.get("ResourceStatusReason") else ""
     return f"{event['Timestamp']:%H:%M:%S} {event['ResourceStatus']} {event['LogicalResourceId']}{reason}"
+
+
+def may_pass(error):
+    """Say whether an error may pass: the network comes back, or a person signs in again."""
+    if isinstance(error, ClientError):
+        return REMEDIES.get(error.response["Error"].get("Code")) == SIGN_IN
+    return isinstance(error, HTTPClientError | NoConnectionError | SSOError | TokenRetrievalError)
 
 
 def explain(error):

@@ -175,15 +175,19 @@ def _read_versions(spark, tables):
 
 
 def cut_slices(pictures, changes, per_core):
-    """Cut the pictures to featurize into slices of about per_core for each core: yields DataFrames like pictures.
+    """Cut the pictures to featurize into slices: yields DataFrames like pictures.
 
+    A slice has about per_core of them for each core that is there when it begins: a cluster grows while it works.
     pictures: DataFrame of the files that Spark reads, with a path. The names of one slice are held in memory, no more.
     """
-    count = math.ceil(changes.to_do / (per_core * pictures.sparkSession.sparkContext.defaultParallelism))
     to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
     to_do = to_do.where("file IS NOT NULL")  # null: it could not be packed, which tidy says in the table rejected
-    for number in range(count):
-        rows = to_do.where(F.pmod(F.xxhash64("file"), F.lit(count)) == number).select("path", "file").toPandas()
+    shares, first = math.ceil(changes.to_do / per_core), 0  # a core's; a slice takes as many as there are cores
+    share = F.pmod(F.xxhash64("file"), F.lit(shares))
+    while first < shares:
+        last = first + pictures.sparkSession.sparkContext.defaultParallelism
+        rows = to_do.where((share >= first) & (share < last)).select("path", "file").toPandas()
+        first = last
         if len(rows):
             chosen = pictures.where(images.is_one_of(F.col("path"), rows["path"]))
             is_packed = not rows["path"].equals(rows["file"])

@@ -107,9 +107,9 @@ def networks(request):
     keras.utils.set_random_seed(7)
     case = CASES[request.param]
     reference = getattr(APPLICATIONS, request.param)(weights=None)
-    size = reference.input_shape[1:3]
-    settle_norms(reference, case.preprocess_input(draw_patches(4, *size)))
     network = backbones.build_network(request.param, weights=None)
+    size = network.input_shape[1:3]
+    settle_norms(reference, case.preprocess_input(draw_patches(4, *size)))
     network.set_weights(reference.get_weights())
     cut = backbones.cut_classifier(network)
     folded = backbones.fold_batch_norm(cut)

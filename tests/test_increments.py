@@ -187,6 +187,21 @@ def test_slices_together_are_all_that_is_to_do_and_each_holds_about_as_many_as_a
     assert len(place.read()) == 104
 
 
+def test_slices_grow_with_the_cores_of_the_cluster_and_hold_each_picture_once(place, spark, monkeypatch):
+    for number in range(200):
+        place.write(f"C/{number}.jpg", str(number))
+    cores, parts = {"now": 1}, []
+    monkeypatch.setattr(type(spark.sparkContext), "defaultParallelism", property(lambda _: cores["now"]))
+    changes = place.look()
+    slices = increments.cut_slices(place.load(), changes, per_core=16)
+    for cores["now"] in (1, 2, 8, 2):
+        parts.append({row.path for row in next(slices).select("path").collect()})
+        assert 8 * cores["now"] < len(parts[-1]) < 24 * cores["now"]
+    assert next(slices, None) is None
+    assert changes.to_do == 205
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 205
+
+
 @pytest.mark.parametrize("slices", [1, 3])
 def test_what_was_committed_before_a_crash_is_not_to_do_again(place, slices):
     for number in range(20):

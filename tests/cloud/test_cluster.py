@@ -26,7 +26,7 @@ import nbformat
 import pytest
 import yaml
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ConnectTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, UnauthorizedSSOTokenError
 from moto import ec2
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
@@ -774,7 +774,7 @@ def test_only_missing_wheels_are_gathered_and_others_are_left_out(tmp_path, monk
 ])  # fmt: skip
 def test_only_wheels_that_the_clusters_machines_can_install_are_taken(tmp_path, monkeypatch, tag, fits):
     wheel = tmp_path / f"numpy-1.26.4-{tag}.whl"
-    wheel.touch()
+    zipfile.ZipFile(wheel, "w").close()
     monkeypatch.setattr(cluster, "list_pins", lambda: {("numpy", "1.26.4"): "numpy==1.26.4"})
     monkeypatch.setattr(cluster, "fetch_wheels", lambda *_: None)  # as where pip makes wheels for another system
     if fits:
@@ -782,6 +782,18 @@ def test_only_wheels_that_the_clusters_machines_can_install_are_taken(tmp_path, 
     else:
         with pytest.raises(cluster.CloudError, match=f"found {wheel.name} in .*, expected wheels for the cluster's"):
             cluster.gather_wheels(tmp_path)
+
+
+@pytest.mark.parametrize(("symbols", "fits"), [
+    (b"\0GLIBC_2.2.5\0GLIBC_2.34\0", True),
+    (b"\0GLIBC_2.2.5\0GLIBC_2.38\0GLIBC_2.4\0", False),
+])  # fmt: skip
+def test_a_wheel_compiled_for_a_later_glibc_than_the_machines_have_is_not_taken(tmp_path, symbols, fits):
+    path = tmp_path / "krb5-0.10.0-cp311-cp311-linux_x86_64.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("krb5/_core.cpython-311-x86_64-linux-gnu.so", b"\x7fELF" + symbols)
+        wheel.writestr("krb5/notes.txt", "GLIBC_2.99")
+    assert cluster.find_wheels(tmp_path)[not fits] == {("krb5", "0.10.0"): path}
 
 
 def test_what_is_no_wheels_name_is_said(tmp_path):
@@ -949,15 +961,15 @@ def test_a_long_wait_says_that_it_still_waits(capsys, monkeypatch):
     assert "still waiting, 0 min" in capsys.readouterr().out
 
 
-def lose_connection(script, monkeypatch, times):
-    """Make a stack that waits for a step, and whose first looks at it find no connection."""
+def lose_connection(script, monkeypatch, times, error):
+    """Make a stack that waits for a step, and whose first looks at it end with an error."""
     stack, _ = make_scripted_stack(script)
     emr, looks = stack.client("emr"), itertools.count(1)
     describe = emr.describe_step
 
     def look(**arguments):
         if next(looks) <= times:
-            raise ConnectTimeoutError(endpoint_url="https://elasticmapreduce")
+            raise error
         return describe(**arguments)
 
     monkeypatch.setattr(emr, "describe_step", look)
@@ -967,16 +979,36 @@ def lose_connection(script, monkeypatch, times):
 COMPLETED = {"AddJobFlowSteps": [{"StepIds": ["s-1"]}], "DescribeStep": [{"Step": {"Status": {"State": "COMPLETED"}}}]}
 
 
-def test_a_wait_goes_on_where_the_connection_is_lost_for_a_while(capsys, monkeypatch):
-    lose_connection(COMPLETED, monkeypatch, times=3).run_step("j-1", "bucket", "name", ["true"], 1)
+NO_CONNECTION = ConnectTimeoutError(endpoint_url="https://elasticmapreduce")
+SIGNED_OUT = ClientError({"Error": {"Code": "ExpiredTokenException", "Message": "too old"}}, "DescribeStep")
+REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "not you"}}, "DescribeStep")
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (NO_CONNECTION, "Connect timeout"),
+    (SIGNED_OUT, "too old: sign in again, for instance with `aws sso login`"),
+    (UnauthorizedSSOTokenError(), "aws sso login"),
+])  # fmt: skip
+def test_a_wait_goes_on_where_the_connection_is_lost_or_a_person_signed_out_for_a_while(
+    capsys, monkeypatch, error, said
+):
+    lose_connection(COMPLETED, monkeypatch, 3, error).run_step("j-1", "bucket", "name", ["true"], 1)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["no connection, trying again"] * 3 + ["step s-1"]
+    assert [line.partition(":")[0] for line in lines] == ["no answer, trying again"] * 3 + ["step s-1"]
+    assert said in lines[0]
 
 
-def test_a_wait_ends_where_the_connection_stays_lost(monkeypatch):
+@pytest.mark.parametrize("error", [NO_CONNECTION, SIGNED_OUT])
+def test_a_wait_ends_where_no_answer_comes_for_long(monkeypatch, error):
     monkeypatch.setattr(cluster, "OFFLINE_SECONDS", 0)
-    with pytest.raises(ConnectTimeoutError):
-        lose_connection(COMPLETED, monkeypatch, times=100).run_step("j-1", "bucket", "name", ["true"], 1)
+    with pytest.raises(type(error)):
+        lose_connection(COMPLETED, monkeypatch, 100, error).run_step("j-1", "bucket", "name", ["true"], 1)
+
+
+def test_a_wait_ends_at_once_where_a_call_is_refused(monkeypatch, capsys):
+    with pytest.raises(ClientError, match="not you"):
+        lose_connection(COMPLETED, monkeypatch, 1, REFUSED).run_step("j-1", "bucket", "name", ["true"], 1)
+    assert "trying again" not in capsys.readouterr().out
 
 
 def test_a_step_that_never_ends_is_given_up():
