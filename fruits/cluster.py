@@ -111,12 +111,11 @@ PAID_BY_THE_HOUR = [
     ),
 ]
 
-SIGN_IN = "sign in again, for instance with `aws sso login`"
+EXPIRED = ("ExpiredToken", "ExpiredTokenException")  # AWS's error codes of a sign-in that was too long ago
 REMEDIES = {  # by AWS's error code: what to do
     "AccessDenied": "give the user or role that calls the rights it lacks",
     "AlreadyExists": "delete what has this name, or choose another stack_name",
-    "ExpiredToken": SIGN_IN,
-    "ExpiredTokenException": SIGN_IN,
+    **dict.fromkeys(EXPIRED, "sign in again, for instance with `aws sso login`"),
     "InvalidClientTokenId": "check the credentials, and that the account has this region switched on",
     "NoSuchBucket": "deleted by hand: clean up with --delete-bucket and its name, then start from the first cell",
     "UnrecognizedClientException": "check the credentials, and that the account has this region switched on",
@@ -638,7 +637,7 @@ def write_event(event):
 def may_pass(error):
     """Say whether an error may pass: the network comes back, or a person signs in again."""
     if isinstance(error, ClientError):
-        return REMEDIES.get(error.response["Error"].get("Code")) == SIGN_IN
+        return error.response["Error"].get("Code") in EXPIRED
     return isinstance(error, HTTPClientError | NoConnectionError | SSOError | TokenRetrievalError)
 
 
