@@ -24,7 +24,8 @@ LISTING = pa.schema([
     ("reason", pa.string()),
 ])  # fmt: skip
 LISTING_ROWS = 50_000  # of the listing held in memory at once
-PHONE_BRANDS = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}  # ISO 23008-12, what an iPhone writes by default
+# How HEIC files begin, after four bytes, by ISO 23008-12; an iPhone writes such by default.
+HEIC_STARTS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 
 # What is between one and two times MAX_PIXELS is judged below, and would be told in each worker's log.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -166,7 +167,8 @@ def read_pixels(pictures, paths, size):
 def decode(content, size):
     """Turn the bytes of one picture into raw pixels.
 
-    content: one file, as binaryFile reads it. size: (height, width) in pixels; the picture is stretched to it.
+    content: one file, bytes, or a bytearray as a collected row holds it. size: (height, width) in pixels; the picture
+    is stretched to it.
     Returns uint8 (height, width, 3), RGB: turned as its EXIF says, first frame only, transparency on white.
     Raises RefusedPicture with the reason.
     """
@@ -213,7 +215,7 @@ def _explain_failure(content, error):
     if not content:
         return "empty file: 0 bytes"
     if isinstance(error, Image.UnidentifiedImageError):
-        if content[4:8] == b"ftyp" and content[8:12] in PHONE_BRANDS:
+        if content.startswith(HEIC_STARTS, 4):
             return "HEIC picture, which is not read here: send it as JPEG"
         return f"not a picture: none of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):

@@ -56,9 +56,12 @@ def decode_whole(content, pixels):
 
 
 def try_to_decode(content):
-    """Give the pixels of a picture at 8 x 8 and no reason, or no pixels and the reason."""
+    """Give the pixels of a picture at 8 x 8 and no reason, or no pixels and the reason.
+
+    Content is given as a bytearray, as a row that Spark collects holds it.
+    """
     try:
-        return images.decode(content, (8, 8)), None
+        return images.decode(bytearray(content), (8, 8)), None
     except images.RefusedPicture as refusal:
         return None, str(refusal)
 
@@ -305,7 +308,7 @@ def test_a_header_with_wrong_bytes_gives_pixels_or_a_reason(encode_picture, pict
         content = bytearray(whole)
         for position in random.integers(2, min(len(whole), 300), random.integers(1, 6)):
             content[position] = random.integers(0, 256)
-        pixels, reason = try_to_decode(bytes(content))
+        pixels, reason = try_to_decode(content)
         assert pixels.shape == (8, 8, 3) if reason is None else not OBSCURE.search(reason)
 
 
