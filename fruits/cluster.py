@@ -96,13 +96,6 @@ PAID_BY_THE_HOUR = [
     ("disk", "describe_volumes", "Filters", [], "Volumes[].VolumeId"),
     ("address", "describe_addresses", "Filters", [], "Addresses[].AllocationId"),
     (
-        "interface endpoint",
-        "describe_vpc_endpoints",
-        "Filters",
-        [{"Name": "vpc-endpoint-type", "Values": ["Interface"]}],
-        "VpcEndpoints[].VpcEndpointId",
-    ),
-    (
         "NAT gateway",
         "describe_nat_gateways",
         "Filter",
@@ -111,7 +104,8 @@ PAID_BY_THE_HOUR = [
     ),
 ]
 
-EXPIRED = ("ExpiredToken", "ExpiredTokenException")  # AWS's error codes of a sign-in that was too long ago
+# AWS's error codes of a sign-in that was too long ago; the last is EC2's.
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 REMEDIES = {  # by AWS's error code: what to do
     "AccessDenied": "give the user or role that calls the rights it lacks",
     "AlreadyExists": "delete what has this name, or choose another stack_name",
@@ -483,8 +477,14 @@ class Stack:
         return paths
 
     def delete_objects(self, bucket, prefix=""):
-        """Delete every object below a prefix, with all its versions."""
-        self.session.resource("s3").Bucket(bucket).object_versions.filter(Prefix=prefix).delete()
+        """Delete every object below a prefix, with all its versions. Raises CloudError where one is refused."""
+        answers = self.session.resource("s3").Bucket(bucket).object_versions.filter(Prefix=prefix).delete()
+        if refused := jmespath.search("[].Errors[]", answers):
+            first = refused[0]
+            raise CloudError(
+                f"{len(refused):,} objects of {bucket} were not deleted, {first['Key']} the first: {first['Code']} "
+                f"({first.get('Message', 'no reason given')}); expected the right s3:DeleteObjectVersion: try again"
+            )
 
     # --- Its cluster
 
@@ -535,14 +535,24 @@ class Stack:
     # --- Its end
 
     def disable_cluster(self):
-        """End the cluster and leave the rest of the stack: bucket, roles, network, which cost nothing by the hour."""
+        """End the cluster and leave the rest of the stack: bucket, roles, network, which cost nothing by the hour.
+
+        A stack that takes no update any more is deleted instead, but for its bucket.
+        """
         cloudformation, stack = self.client("cloudformation"), self.describe()
         if is_enabled(stack) and stack["StackStatus"] == "UPDATE_IN_PROGRESS":
             cloudformation.cancel_update_stack(StackName=self.name)
         if stack and stack["StackStatus"].endswith("IN_PROGRESS"):
             self._wait(RESTING, stack["StackId"])
             stack = self.describe()
-        if not is_enabled(stack) or stack["StackStatus"] == NEVER_CREATED:
+        if stack and stack["StackStatus"].endswith("_FAILED"):
+            print(f"the stack is {stack['StackStatus']}, which takes no update: it is deleted, and its bucket stays")
+            self.delete()
+            return
+        if stack and stack["StackStatus"] == NEVER_CREATED:
+            return
+        if not is_enabled(stack):  # another run of this may have been interrupted here
+            self._delete_endpoints()
             return
         kept = [parameter["ParameterKey"] for parameter in stack["Parameters"] if parameter["ParameterKey"] != ENABLED]
         values = [{"ParameterKey": name, "UsePreviousValue": True} for name in kept]
@@ -553,15 +563,35 @@ class Stack:
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         self._wait()
+        self._delete_endpoints()
 
     def delete(self, bucket=None):
         """Delete the stack, then the bucket, which the stack leaves, with every version of what it holds."""
         if stack := self.describe():
+            self._delete_endpoints()
             self.client("cloudformation").delete_stack(StackName=self.name)
             self._wait(("DELETE_COMPLETE",), stack["StackId"])
         if bucket:
             self.delete_objects(bucket)
             self.client("s3").delete_bucket(Bucket=bucket)
+
+    def _find_endpoints(self):
+        """Find the interface endpoints of the stack's network: its own and, without its tag, those that EMR makes."""
+        ec2, tag = self.client("ec2"), {"Name": f"tag:{TAG}", "Values": [self.name]}
+        if not (networks := jmespath.search("Vpcs[].VpcId", ec2.describe_vpcs(Filters=[tag]))):
+            return []
+        filters = [{"Name": "vpc-id", "Values": networks}, {"Name": "vpc-endpoint-type", "Values": ["Interface"]}]
+        there = "VpcEndpoints[?State != 'deleted'].VpcEndpointId"
+        return jmespath.search(there, ec2.describe_vpc_endpoints(Filters=filters)) or []
+
+    def _delete_endpoints(self):
+        """Delete what the end of the cluster leaves of them: EMR may make one, and need not take it away.
+
+        Its policy AmazonEMRServicePolicy_v2 lets it create some, and delete none. The network could not go before them.
+        """
+        if left := self._find_endpoints():
+            print(f"deleting interface endpoints: {', '.join(left)}")
+            self.client("ec2").delete_vpc_endpoints(VpcEndpointIds=left)
 
     def name_bucket(self):
         """Give the name that the bucket has, or would have, in the caller's account."""
@@ -588,7 +618,7 @@ class Stack:
         return next((bucket["Name"] for bucket in buckets if bucket["Name"] == name), None)
 
     def list_what_costs(self):
-        """List what is still paid by the hour and carries the stack's tag: (kind, identifier)."""
+        """List what is still paid by the hour, with the stack's tag or in its network: (kind, identifier)."""
         emr, ec2 = self.client("emr"), self.client("ec2")
         pages = emr.get_paginator("list_clusters").paginate(ClusterStates=ACTIVE)
         clusters = [cluster["Id"] for page in pages for cluster in page.get("Clusters", [])]
@@ -599,20 +629,22 @@ class Stack:
             filters = [{"Name": f"tag:{TAG}", "Values": [self.name]}, *states]
             answer = getattr(ec2, operation)(**{argument: filters})
             found += [(kind, one) for one in jmespath.search(where, answer) or []]
-        return found
+        return found + [("interface endpoint", one) for one in self._find_endpoints()]
 
     def prove_nothing_is_left(self):
         """Prove that nothing is left which is paid by the hour, given time to go. Raises CloudError with what is."""
-        seen, end = None, time.monotonic() + SECONDS_TO_GO
-        while left := self.list_what_costs():
-            named = ", ".join(f"{kind} {one}" for kind, one in left)
-            if time.monotonic() > end:
-                raise CloudError(f"still there, and paid by the hour: {named}; expected nothing: end these by hand")
-            if named != seen:
-                print(f"still there: {named}")
-            seen = named
-            time.sleep(self.poll_seconds)
-        kinds = ", ".join(["EMR cluster", *(row[0] for row in PAID_BY_THE_HOUR)])
+        left, end = "", time.monotonic() + SECONDS_TO_GO
+
+        def look():
+            nonlocal left
+            seen, left = left, ", ".join(f"{kind} {one}" for kind, one in self.list_what_costs())
+            news = [f"still there: {left}"] if left not in ("", seen) else []
+            return news, not left or time.monotonic() > end
+
+        self._follow(look)
+        if left:
+            raise CloudError(f"still there, and paid by the hour: {left}; expected nothing: end these by hand")
+        kinds = ", ".join(["EMR cluster", *(row[0] for row in PAID_BY_THE_HOUR), "interface endpoint"])
         answers = "rehearsed answers" if self.rehearsal else "AWS"
         print(f"nothing left with the tag {TAG}={self.name} in {self.region}, says {answers}: no {kinds}")
 

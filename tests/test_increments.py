@@ -182,7 +182,7 @@ def test_slices_together_are_all_that_is_to_do_and_each_holds_about_as_many_as_a
     changes = place.look()
     sizes = place.featurize(changes, per_core=10)  # two cores
     assert sum(sizes) == 105
-    assert len(sizes) == 6
+    assert 5 <= len(sizes) <= 6  # the last may be empty, by chance
     assert max(sizes) <= 40
     assert len(place.read()) == 104
 
@@ -204,16 +204,16 @@ def test_slices_grow_with_the_cores_of_the_cluster_and_hold_each_picture_once(pl
 
 @pytest.mark.parametrize("slices", [1, 3])
 def test_what_was_committed_before_a_crash_is_not_to_do_again(place, slices):
-    for number in range(20):
+    for number in range(55):
         place.write(f"C/{number}.jpg", str(number))
-    parts = increments.cut_slices(place.load(), place.look(), per_core=3)
+    parts = increments.cut_slices(place.load(), place.look(), per_core=6)
     done = 0
     for part, _ in zip(parts, range(slices), strict=False):
         rows = part.withColumn("features", F.array(F.lit(1.0).cast("float")))
         increments.append(rows, "features", place.tables["features"])
         done += rows.count()
-    assert 0 < done < 25
-    assert place.look().counts == {"new": 25 - done, "changed": 0, "unchanged": done, "deleted": 0, "skipped": 1}
+    assert 0 < done < 60
+    assert place.look().counts == {"new": 60 - done, "changed": 0, "unchanged": done, "deleted": 0, "skipped": 1}
 
 
 def test_rows_that_a_crash_left_twice_are_there_once_after_the_next_run(place):
@@ -233,6 +233,19 @@ def test_what_a_killed_task_left_in_temporary_folders_is_no_data(place):
     (folder / "part-0.parquet").write_bytes(b"half a file")
     assert place.run().is_empty
     assert len(place.read()) == 4
+
+
+def test_what_a_killed_run_had_not_committed_is_not_committed_by_the_next(place, monkeypatch):
+    monkeypatch.setattr(increments, "SMALL_FILES", 0)
+    place.run()
+    folder = place.output / "features"
+    task = folder / "_temporary" / "0" / "task_202611260000000000000000_0000_m_000000"  # one that had ended
+    task.mkdir(parents=True)
+    for name in place.list_files():
+        shutil.copy(folder / name, task / f"again-{name}")
+    (place.pictures / "A" / "0.jpg").unlink()
+    place.run()
+    assert place.read() == [("A/2.jpg", 2), ("B/1.jpg", 1), ("B/3.jpg", 3)]
 
 
 def test_many_small_files_become_few_and_no_row_changes(place, monkeypatch):
@@ -376,7 +389,7 @@ def test_a_packed_folder_that_a_killed_run_left_with_a_picture_twice_is_refused(
     increments.pack(place.spark, place.load(), listing, str(packed), 1000)
     file = next(packed.glob("*.parquet"))
     shutil.copy(file, packed / f"again-{file.name}")
-    with pytest.raises(ValueError, match=r"packed' holds file:.*jpg more than once: .* start that one again"):
+    with pytest.raises(ValueError, match=r"packed' holds file:.*jpg more than once: .* start it again"):
         images.survey(place.spark, str(packed), str(place.output))
 
 
@@ -438,6 +451,28 @@ def test_a_watch_takes_nothing_out_while_its_folder_is_empty(place, monkeypatch,
     assert seen == [(0, 0), (1, 5)]
     assert place.read() == [("C/1.jpg", 1)]
     assert "no file is left, and 5 pictures stay until one comes" in capsys.readouterr().out
+
+
+def test_a_watch_outlives_a_folder_that_is_away_for_a_while(place, monkeypatch, capsys):
+    monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
+    place.run()
+    first, seen, away = (place.load(), place.look()), [], place.pictures.with_name("away")
+    looks = increments.watch(*first, place.reader, str(place.pictures), str(place.output), trigger="200 ms")
+    for _, changes in looks:
+        seen.append(changes.counts["new"])
+        place.featurize(changes)
+        increments.tidy(place.spark, changes, place.tables)
+        if len(seen) == 1:
+            place.pictures.rename(away)
+            place_again = threading.Timer(3, lambda: (away.rename(place.pictures), place.write("C/1.jpg")))
+            place_again.start()
+        else:
+            (place.output / "stop").touch()
+    assert seen == [0, 1]
+    assert len(place.read()) == 5
+    said = capsys.readouterr().out
+    assert "could not look, and will try again (FileNotFoundError: " in said
+    assert said.count("to stop, interrupt or make the file") == 2
 
 
 def test_a_watch_does_not_begin_where_all_known_pictures_are_gone(place):

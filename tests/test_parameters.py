@@ -96,6 +96,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
 
 @pytest.mark.parametrize(("name", "value", "expected"), [
     *(("images_path", value, "the path of a folder that exists") for value in [*NOT_TEXT, "", "data/no such folder"]),
+    ("images_path", Path("data/images"), "the path of a folder that exists"),
     *(("images_path", value, "the path of a folder that exists") for value in ["pyproject.toml", "local.invalid://a"]),
     *(("output_path", value, "the path of a folder") for value in [*NOT_TEXT, ""]),
     *(("backbone", value, "a network's name, such as EfficientNetLite0") for value in NOT_TEXT),
@@ -105,7 +106,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
     *(("quality_seconds", value, "a number of seconds, 0 to 1e6") for value in NOT_SECONDS),
     *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
-    *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0]]),
+    *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0], {0}]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
     *(("packed_path", value, "the path of a folder, or nothing") for value in [*NOT_TEXT[1:], ""]),
     *(("pictures_per_commit", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),

