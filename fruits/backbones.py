@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +82,9 @@ def _explain_download(backbone):
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
-    except Exception as error:  # Keras raises a bare Exception here
-        if "URL fetch failure" not in str(error):
+    except Exception as error:  # Keras raises a bare Exception here, or lets the network's own pass
+        is_known = any(said in str(error) for said in ("URL fetch failure", "Incomplete or corrupted file"))
+        if not is_known and not isinstance(error, TimeoutError | ConnectionError | HTTPException):
             raise
         raise ValueError(
             f"the ImageNet weights of {backbone} cannot be downloaded from here ({error}). Two ways out: "

@@ -103,7 +103,7 @@ def draw_two_components(labels, scores, variance_ratio):
     """Draw pictures on their first two components, coloured by label.
 
     labels: sequence of n str. scores: (n, 2 or more), coordinates in units of the features. variance_ratio: share of
-    variance of each component, in 0..1. With one component only, the second axis is zero.
+    variance of each component, in 0..1, also of those not kept. With one component only, the second axis is zero.
     """
     scores = np.asarray(scores, float)
     across, up = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(scores))
@@ -116,7 +116,7 @@ def draw_two_components(labels, scores, variance_ratio):
         colour = COLOURS[position % len(COLOURS)] if named else "#B0B0B0"
         marker = MARKERS[(position // len(COLOURS) + position) % len(MARKERS)] if named else "."
         axis.scatter(across[is_kind], up[is_kind], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0)
-    shares = [*(100 * np.asarray(variance_ratio[:2])), 0.0]
+    shares = [*(100 * np.asarray(variance_ratio[: min(2, scores.shape[1])])), 0.0]  # of those that were kept
     axis.set(xlabel=say("first component ({share:.1f} % of variance)", share=shares[0]))
     axis.set(ylabel=say("second component ({share:.1f} % of variance)", share=shares[1]))
     decimal = say("{value:g}", value=0.5)[1]  # of the language now: numbers are written when the figure is drawn

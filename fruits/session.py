@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import pyspark
@@ -88,6 +89,7 @@ def allow_failures(master):
     return f"local[{cores[1] or 1},{TASK_FAILURES}]" if cores else master
 
 
+@lru_cache  # Spark refuses a second file of the name where the notebook is run again in its kernel
 def _zip_package():
     """Pack this package into a zip file, which Spark sends to executors that may be on other machines."""
     package = Path(__file__).parent

@@ -248,9 +248,15 @@ def test_a_missing_file_of_weights_is_named(tmp_path):
         backbones.build_network("EfficientNetLite0", str(tmp_path / "missing.weights.h5"))
 
 
-def test_a_failed_download_names_the_two_ways_out(monkeypatch):
+@pytest.mark.parametrize("error", [
+    Exception("URL fetch failure on https://storage.googleapis.com/x.h5: None -- unreachable"),
+    ValueError("Incomplete or corrupted file detected. x.h5 -- unreachable"),
+    ConnectionResetError("unreachable"),
+    TimeoutError("unreachable"),
+])  # fmt: skip
+def test_a_failed_download_names_the_two_ways_out(monkeypatch, error):
     def fail(*_, **__):
-        raise Exception("URL fetch failure on https://storage.googleapis.com/x.h5: None -- unreachable")
+        raise error
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", fail)
     with pytest.raises(ValueError, match="MobileNetV2 cannot be downloaded") as caught:

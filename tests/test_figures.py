@@ -36,7 +36,7 @@ def make_examples(labels):
 
 def draw_points(labels, components=3):
     scores = np.random.default_rng(0).normal(size=(len(labels), components))
-    return figures.draw_two_components(labels, scores, np.array([0.5, 0.25, 0.25])[:components])
+    return figures.draw_two_components(labels, scores, np.array([0.5, 0.25, 0.25]))
 
 
 def read_legend(figure):
@@ -134,7 +134,10 @@ def test_131_labels_are_drawn_and_the_most_frequent_named(tmp_path):
 
 def test_one_component_is_drawn_on_a_line(tmp_path):
     figure = draw_points(["Lemon", "Fig"], components=1)
-    assert [points.get_offsets()[0][1] for points in figure.axes[0].collections] == [0, 0]
+    (axis,) = figure.axes
+    assert [points.get_offsets()[0][1] for points in axis.collections] == [0, 0]
+    assert axis.get_ylabel() == "second component (0.0 % of variance)"
+    assert axis.get_title(loc="left").startswith("Two components hold 50.0 % of the variance")
     render(figure, tmp_path)
 
 

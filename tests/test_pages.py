@@ -58,11 +58,12 @@ def make_run(folder):
     pd.DataFrame({"path": paths, "label": labels, "pca": scores}).to_parquet(folder / "projection" / "part.parquet")
     reasons = ["empty file: 0 bytes", "not a picture: none of JPEG", "empty file: 0 bytes"]
     pd.DataFrame({"path": ["a", "b", "c"], "reason": reasons}).to_parquet(folder / "rejected" / "part.parquet")
-    (folder / "pca" / "fruits.json").write_text(json.dumps({"variance": np.geomspace(1, 1e-4, 640).tolist()}))
+    about = {"rows": 80, "variance": np.geomspace(1, 1e-4, 640).tolist()}
+    (folder / "pca" / "fruits.json").write_text(json.dumps(about))
     (folder / "report.json").write_text(json.dumps(REPORT))
     rows = [quality.Accuracy(k, 0.5 + k / 1500, 0.4 + k / 1500) for k in (2, 37, 640)]
     confusion = [("Pomme", "Pomme", 17), ("Pomme", "Poire", 3), ("Poire", "Poire", 20)]
-    measured = {"recall": {"Pomme": 0.85, "Poire": 1.0}, "confusion": confusion, "baseline": 0.2531}
+    measured = {"recall": {"Pomme": 0.85, "Poire": 1.0, "Kaki {dur}": 0.9}, "confusion": confusion, "baseline": 0.2531}
     quality.Quality(37, 640, 80, 60, 20, "by lot", rows=rows, judge="logistic", **measured).save(folder)
 
 
