@@ -68,6 +68,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement requirements.txt
 	$(VENV)/bin/pip install --quiet --no-deps --editable .
+	$(VENV)/bin/python -m fruits.session
 	touch $@
 
 $(VENV)/installed-slides: $(VENV)/installed requirements-slides.txt

@@ -1,4 +1,7 @@
-"""Spark on this machine: which Java, how much memory, which Python. On a cluster, the cluster says all that."""
+"""Spark on this machine: which Java, how much memory, which Python. On a cluster, the cluster says all that.
+
+Usage: python -m fruits.session, once after the installation, so that Spark starts faster; nothing needs it.
+"""
 
 import atexit
 import os
@@ -12,9 +15,14 @@ from pathlib import Path
 
 import pyspark
 from pyspark import SparkContext
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 JAVA_VERSIONS = (17, 11)  # of those that Spark 3.5 runs on; builds of 8 cut a file's date to whole seconds
+ARCHIVING_JAVA = 13  # the first that keeps the classes it has loaded as it ends
+# Java's log, of why some classes cannot be kept, would go where PySpark expects an answer.
+KEEP_CLASSES, OPEN_CLASSES = '"-XX:ArchiveClassesAtExit={}" -Xlog:disable', '"-XX:SharedArchiveFile={}" -Xlog:disable'
 TASK_FAILURES = 4  # Spark's own number on a cluster
 PATHS_IN_MEMORY = 100_000  # that a task groups before it sorts instead; Spark's own number, 128, is slower
 QUERIES_IN_MEMORY = 20  # whose plans Java keeps to be looked at; one of a slice names each of its pictures
@@ -26,12 +34,17 @@ JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 LOGGING = Path(__file__).with_name("log4j2.properties")
 
 
-def start_spark(master="local[*]", app_name="fruits"):
+def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     """Start Spark on this machine, or return the session that runs.
 
     master: "local[n]" for n cores, "local[*]" for all of them, or the address of a standalone cluster.
+    classes_option: to Java, what to do with an archive of classes; None to open the one that there is.
     """
     os.environ["JAVA_HOME"] = find_java_home()
+    archive = name_archive(os.environ["JAVA_HOME"])
+    if classes_option is None:
+        classes_option = OPEN_CLASSES.format(archive) if archive.exists() else ""
+    options = f"-Dlog4j2.configurationFile={LOGGING.as_uri()} {JAVA_OPTIONS} {classes_option}"
     os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java cannot open a file with an accent in its name
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
     os.environ["SPARK_HOME"] = find_spark_home()
@@ -40,7 +53,7 @@ def start_spark(master="local[*]", app_name="fruits"):
         SparkSession.builder.master(allow_failures(master))
         .appName(app_name)
         .config("spark.driver.memory", f"{memory}m")
-        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={LOGGING.as_uri()} {JAVA_OPTIONS}")
+        .config("spark.driver.extraJavaOptions", options)
         .config("spark.executorEnv.LC_ALL", os.environ["LC_ALL"])
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.ui.retainedExecutions", str(QUERIES_IN_MEMORY))
@@ -68,6 +81,53 @@ def stop_spark(spark):
     gateway.proc.stdin.close()  # what Java ends with
     gateway.proc.wait(SECONDS_TO_END)
     SparkContext._gateway = SparkContext._jvm = None  # so that Spark can be started again
+
+
+def keep_classes():
+    """Keep the classes that Java loads for Spark in one file, which it opens the next time instead of many jars.
+
+    Spark then starts in half the time, 2 s less, and its first queries are faster too. Returns the file, or None where
+    Java cannot make one. https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
+    """
+    java_home = find_java_home()
+    if read_java_version(java_home) < ARCHIVING_JAVA:
+        return None
+    archive = name_archive(java_home)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+        made = Path(folder, archive.name)
+        spark = start_spark("local[2]", classes_option=KEEP_CLASSES.format(made))
+        _query(spark, f"{folder}/table")
+        stop_spark(spark)
+        if not made.exists():
+            return None
+        try:  # Java opens what it has written on a full disk, and crashes
+            stop_spark(start_spark("local[1]", classes_option=OPEN_CLASSES.format(made)))
+        except PySparkRuntimeError:
+            return None
+        for outdated in archive.parent.glob("*.jsa"):  # of 150 MB
+            outdated.unlink()
+        return made.replace(archive)
+
+
+def _query(spark, folder):
+    """Query a table in the ways that the notebook does, for Java to load what it takes. folder: to write it in."""
+    number = F.col("id").cast("string")
+    rows = spark.range(100).select(number.alias("path"), F.array(F.rand()).alias("features"), F.now().alias("time"))
+    rows.coalesce(2).write.parquet(folder)
+    table = spark.read.parquet(folder).withColumn("file", F.col("_metadata.file_path"))
+    known = table.groupBy("path").agg(F.collect_set("time").alias("times"), F.count_if(F.col("time").isNull()))
+    state = F.when(F.array_contains("times", F.col("time")), "unchanged").otherwise("changed").alias("state")
+    table.join(known, "path", "full_outer").groupBy(state).count().toPandas()
+    table.orderBy(F.xxhash64("path")).limit(5).toPandas()
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder)
+    files._jdf.showString(5, 60, False)  # as show does, which would print it
+
+
+def name_archive(java_home):
+    """Name the file of a Java's classes. Another Java, and another Spark, have another."""
+    built = Path(java_home, "bin", "java").stat().st_mtime_ns  # another one after an update in place
+    return Path(sys.prefix, "share", "fruits", f"spark-{pyspark.__version__}-{built}.jsa")
 
 
 def _drop_checksum_files(spark):
@@ -132,3 +192,7 @@ def read_java_version(home):
         return None
     version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
     return int(version[1]) if version else None
+
+
+if __name__ == "__main__":
+    print(f"the classes of Spark, for Java to start faster: {keep_classes() or 'this Java cannot keep them'}")

@@ -177,3 +177,44 @@ def test_a_spark_of_another_version_is_not_started(monkeypatch, tmp_path):
         monkeypatch.setenv("SPARK_HOME", str(tmp_path))
         assert session.find_spark_home() == str(found)
     assert list(Path(own, "jars").glob("spark-core_*")) == [own / "jars" / f"spark-core_2.12-{pyspark.__version__}.jar"]
+
+
+def test_java_opens_the_classes_that_were_kept_and_does_without_them_where_they_are_none(tmp_path):
+    program = """if True:
+        import sys
+        from pathlib import Path
+        sys.prefix = sys.argv[1]
+        from fruits import session
+        archive = session.keep_classes()
+        for is_whole in (True, False):
+            spark = session.start_spark("local[1]")
+            maps = Path(f"/proc/{spark.sparkContext._gateway.proc.pid}/maps")
+            is_open = str(archive) in maps.read_text() if maps.exists() else is_whole
+            print(is_open, spark.range(3).count(), end=" ")
+            session.stop_spark(spark)
+            archive.unlink()
+            archive.write_bytes(bytes(10**6))
+        print(*(file.suffix for file in archive.parent.iterdir()))
+    """
+    answer = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=240)
+    assert answer.stdout == "True 3 False 3 .jsa\n", answer.stderr[-2000:]
+
+
+def test_classes_that_were_not_kept_whole_are_not_opened_by_the_next_run(tmp_path):
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        sys.prefix = sys.argv[1]
+        from fruits import session
+        stop_spark = session.stop_spark
+        def fill_disk(spark):
+            stop_spark(spark)
+            for file in Path(sys.prefix).rglob("*.jsa"):
+                file.chmod(0o600)
+                os.truncate(file, file.stat().st_size // 2)
+        session.stop_spark, session._query = fill_disk, lambda *_: None
+        print(session.keep_classes(), os.listdir(Path(sys.prefix, "share", "fruits")))
+    """
+    command = [sys.executable, "-c", program, tmp_path]  # Java leaves a report of its crash where it runs
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert answer.stdout.endswith("None []\n"), answer.stderr[-2000:]
