@@ -337,16 +337,14 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
         try:
             listing = images.survey(spark, folder, output)
             changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
-            pictures = None if changes.is_empty or changes.are_all_gone else images.label_pictures(reader.load(folder))
+            if changes.are_all_gone:
+                print(f"no file is left, and {changes.counts['deleted']:,} pictures stay until one comes", flush=True)
+            elif not changes.is_empty:
+                print(f"{changes.found:,} files: {changes}", flush=True)
+                yield images.label_pictures(reader.load(folder)), changes
+                print(how_to_stop, flush=True)  # again: progress is shown in place of what its cell has shown before
         except NO_ANSWER as error:
             print(f"could not look, and will try again ({type(error).__name__}: {error})", flush=True)
-            continue
-        if changes.are_all_gone:
-            print(f"no file is left, and {changes.counts['deleted']:,} pictures stay until one comes", flush=True)
-        elif not changes.is_empty:
-            print(f"{changes.found:,} files: {changes}", flush=True)
-            yield pictures, changes
-            print(how_to_stop, flush=True)  # again: progress is shown in place of what its cell has shown before
 
 
 def _wait(seconds, stop):

@@ -41,8 +41,8 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     classes_option: to Java, what to do with an archive of classes; None to open the one that there is.
     """
     os.environ["JAVA_HOME"] = find_java_home()
-    archive = name_archive(os.environ["JAVA_HOME"])
     if classes_option is None:
+        archive = name_archive(os.environ["JAVA_HOME"])
         classes_option = OPEN_CLASSES.format(archive) if archive.exists() else ""
     options = f"-Dlog4j2.configurationFile={LOGGING.as_uri()} {JAVA_OPTIONS} {classes_option}"
     os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java cannot open a file with an accent in its name

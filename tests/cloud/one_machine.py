@@ -15,6 +15,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import requests
 
 from fruits import session
 
@@ -32,6 +33,17 @@ def can_reach_maven():
         return urllib.request.urlopen(MAVEN_CENTRAL, timeout=20).status == 200
     except (urllib.error.URLError, TimeoutError):
         return False
+
+
+def has_started(address, process):
+    """Wait until a server answers, at most a minute: whether it does."""
+    give_up = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < give_up:
+        with suppress(requests.RequestException):
+            if requests.get(address, timeout=10).ok:  # the hub's proxy starts first, and answers that it finds no hub
+                return True
+        time.sleep(0.5)
+    return False
 
 
 def find_free_port():
@@ -95,12 +107,7 @@ def serve_livy(environment, folder):
     server = subprocess.Popen(command, cwd=folder, env=settings, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
-        while True:  # a busy machine takes seconds to import what it needs
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, "Livy's stand-in has ended"
-            time.sleep(0.1)
+        assert has_started(f"{address}/sessions", server), "Livy's stand-in does not answer"
         yield address, server.pid
     finally:
         with suppress(ProcessLookupError):  # a test may have killed it

@@ -4,7 +4,6 @@ Livy and S3 are those of one_machine.py. Needs Chromium, and Node for the hub's 
 """
 
 import base64
-import contextlib
 import io
 import json
 import os
@@ -21,7 +20,7 @@ import psutil
 import pytest
 import requests
 from cfnlint.decode import decode_str
-from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port
+from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port, has_started
 from papermill import execute_notebook
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -92,17 +91,6 @@ def hub(home):
         yield address
     finally:
         end(process)
-
-
-def has_started(address, process):
-    """Wait until a server answers, at most a minute: whether it does."""
-    give_up = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < give_up:
-        with contextlib.suppress(requests.RequestException):
-            if requests.get(address, timeout=10).ok:  # the proxy, which starts first, answers that it finds no hub
-                return True
-        time.sleep(0.5)
-    return False
 
 
 def end(process):
