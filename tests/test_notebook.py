@@ -241,7 +241,8 @@ def test_nothing_is_left_where_the_notebook_ran_or_in_the_project(smoke):
 
 def test_a_run_with_nothing_new_shows_the_figures_of_the_run_before_and_draws_one_that_is_gone(smoke, tmp_path):
     output = shutil.copytree(smoke.output, tmp_path / "output")
-    shown, gone = [output / "figures" / f"{name}.png" for name in ("two_components", "neighbours")], "extremes.png"
+    names, gone = ("variance", "two_components", "neighbours"), "extremes.png"
+    shown = [output / "figures" / f"{name}.png" for name in names]
     before = [path.stat().st_mtime_ns for path in shown]
     (output / "figures" / gone).unlink()
     options = ["-f", ROOT / "params" / "smoke.yaml", "-p", "output_path", output]
@@ -252,7 +253,7 @@ def test_a_run_with_nothing_new_shows_the_figures_of_the_run_before_and_draws_on
     assert [path.stat().st_mtime_ns for path in shown] == before
     assert (output / "figures" / gone).read_bytes() == (smoke.output / "figures" / gone).read_bytes()
     cells = [cell for cell in executed.cells if "load_figure(" in cell.source]
-    assert len(cells) == 3
+    assert len(cells) == 4
     assert all("image/png" in cell.outputs[-1].data for cell in cells)
 
 
