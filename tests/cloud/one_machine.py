@@ -84,10 +84,12 @@ def serve_livy(environment, folder):
     """Serve Livy's interface, with Spark settings that send s3:// to moto: (its address, its process group)."""
     if not can_reach_maven():
         pytest.skip("Maven Central does not answer: no jars for S3A")
-    port = find_free_port()
+    port, java_home = find_free_port(), session.find_java_home()
+    classes = session.OPEN_CLASSES.format(session.name_archive(java_home))
     conf = {
         "spark.master": "local[2]",
         "spark.driver.memory": "2g",
+        "spark.driver.extraJavaOptions": f"{session.JAVA_OPTIONS} {classes}",  # half of Java's seconds
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.jars.packages": S3A,
@@ -101,8 +103,7 @@ def serve_livy(environment, folder):
         "spark.hadoop.fs.s3a.access.key": "test",
         "spark.hadoop.fs.s3a.secret.key": "test",
     }
-    java = {"JAVA_HOME": session.find_java_home()}
-    settings = os.environ | java | {"PYSPARK_PYTHON": sys.executable, "MPLBACKEND": "Agg"}
+    settings = os.environ | {"JAVA_HOME": java_home, "PYSPARK_PYTHON": sys.executable, "MPLBACKEND": "Agg"}
     command = [sys.executable, Path(__file__).with_name("livy.py"), str(port), json.dumps(conf)]
     server = subprocess.Popen(command, cwd=folder, env=settings, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
