@@ -156,7 +156,8 @@ def main():
         run_way(json.loads(sys.argv[1]))
         return 0
     options = read_options()
-    os.sched_setaffinity(0, bench.list_cores()[: options.cores])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, bench.list_cores()[: options.cores])
     found = summarize(options, results.run_in_scratch("pca", measure, options))
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "pca.json").write_text(json.dumps(found, indent=2) + "\n")

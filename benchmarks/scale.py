@@ -58,7 +58,7 @@ def measure_pca(spark, folder, options):
     for turn in ("cold", "warm"):
         for rows, path in tables.items():
             table, start = spark.read.parquet(path), time.perf_counter()
-            chosen = reduction.choose_components(reduction.fit_pca(table), 1.0, pca.COMPONENTS)
+            chosen = reduction.choose_components(reduction.fit_pca(table), 1.0, pca.FEATURES // pca.KEPT)
             fitted = time.perf_counter() - start
             output = reduction.project(table, chosen).write.mode("overwrite")
             projected = take_time(lambda to=output: to.parquet(f"{folder}/projection"))

@@ -40,7 +40,7 @@ from packaging import tags
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from fruits import regions, storage
+from fruits import parameters, regions, storage
 
 TAG = "fruits-stack"  # CloudFormation passes it on to what the stack creates, and EMR to the machines of its cluster
 HEARTBEAT = 60  # seconds without news after which a wait says that it still waits
@@ -818,6 +818,17 @@ def choose_run_rules(rules):
         "trigger": (lambda value: value is None, "nothing, since such a run has no end: start it in the hub"),
     }
     return {name: changed.get(name, rule) for name, rule in rules.items() if name not in SET_FOR_A_RUN}
+
+
+def complain_run(values):
+    """Say what is wrong with the parameters of a run of cloud.ipynb together; None where they are right."""
+    backbone = values.get("backbone", parameters.DEFAULT_BACKBONE)
+    if backbone != parameters.DEFAULT_BACKBONE and values.get("weights", "imagenet") == "imagenet":
+        return (
+            f"backbone is {backbone!r}, whose weights would be downloaded, and the machines reach no internet: give "
+            f"weights, a file of them such as s3://BUCKET/project/{backbone}.weights.h5"
+        )
+    return parameters.complain_saved(values)
 
 
 def complain_nodes(values):

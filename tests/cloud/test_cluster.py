@@ -637,7 +637,7 @@ def test_every_parameter_of_cloud_ipynb_can_be_given_but_those_that_the_cluster_
     {"pca_model": f"s3://{BUCKET}/project/pca"},
 ])  # fmt: skip
 def test_right_parameters_of_the_run_are_taken_without_a_call(no_aws, values):
-    parameters.check(dict(values), RUN_RULES, parameters.complain_saved)
+    parameters.check(dict(values), RUN_RULES, cluster.complain_run)
     assert no_aws == []
 
 
@@ -652,10 +652,12 @@ def test_right_parameters_of_the_run_are_taken_without_a_call(no_aws, values):
     ({"pca_model": f"s3://{BUCKET}/output/pca"}, "pca_model is .*, expected .*s3://BUCKET/project/"),
     ({"pca_model": f"s3://{BUCKET}/project/pca", "variance_kept": 0.9}, "variance_kept 0.9 has no effect on pca_model"),
     ({"trigger": "1 minute"}, "trigger is '1 minute'.* start it in the hub"),
+    ({"backbone": "MobileNetV2"}, "no internet: give weights, .* s3://BUCKET/project/MobileNetV2.weights.h5"),
+    ({"backbone": "MobileNetV2", "weights": "imagenet"}, "backbone is 'MobileNetV2', .* no internet"),
 ])  # fmt: skip
 def test_wrong_parameters_of_the_run_are_refused_without_a_call(no_aws, values, complaint):
     with pytest.raises(parameters.ParameterError, match=complaint):
-        parameters.check(dict(values), RUN_RULES, parameters.complain_saved)
+        parameters.check(dict(values), RUN_RULES, cluster.complain_run)
     assert no_aws == []
 
 
