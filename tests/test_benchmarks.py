@@ -5,7 +5,6 @@ import copy
 import importlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -49,18 +48,6 @@ def measured(volume):
         "small_runs": runs_of_50 | {"after": {"files": 2, "rows": 1000, "seconds": 0.25}},
         "notebook": {"pictures": 20_000, "cores": 2, "seconds": 28.0, "is_right": True},
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "told"), [
-    (["join", "--rows", "1000"], r"^\d+ bytes a name.*\nkeys_per_second_per_core: [\d,]+$"),
-    (["pca", "--rows", "4000"], r"(?s)cold, 500 rows: fit .* s\n.*warm, 4,000 rows: fit .* s$"),
-    (["tasks", "--copies", "1"], r"^276 pictures in \d+ s, \d+ tasks.*\n.*\ntask_spread: 0\.\d+$"),
-], ids=["join", "pca", "tasks"])  # fmt: skip
-def test_what_the_scale_plan_computes_with_can_be_measured_again(options, told):
-    command = [sys.executable, ROOT / "benchmarks" / "scale.py", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(told, done.stdout.strip()), done.stdout
 
 
 def test_the_benchmark_measures_three_contenders_that_agree(tmp_path):

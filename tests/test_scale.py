@@ -413,11 +413,16 @@ def test_the_figure_of_waste_stacks_to_the_whole():
 # --- What is measured for it ------------------------------------------------------------------------------------
 
 
-def test_the_benchmark_of_joins_gives_a_number_of_the_notebook():
-    command = [sys.executable, ROOT / "benchmarks" / "scale.py", "join", "--rows", "1000"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize(("options", "told"), [
+    (["join", "--rows", "1000"], r"keys_per_second_per_core: [1-9][\d,]*$"),
+    (["pca", "--rows", "2400"], r"(?s)cold, 300 rows: fit .* s\n.*warm, 2,400 rows: fit .* s$"),
+    (["tasks", "--copies", "1"], r"276 pictures in \d+ s, \d+ tasks.*\n.*\ntask_spread: 0\.\d+$"),
+], ids=["join", "pca", "tasks"])  # fmt: skip
+def test_what_the_notebook_computes_with_can_be_measured_again(options, told):
+    command = [sys.executable, ROOT / "benchmarks" / "scale.py", *options]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr[-3000:]
-    assert int(re.search(r"^keys_per_second_per_core: ([\d,]+)$", answer.stdout, re.M)[1].replace(",", "")) > 0
+    assert re.search(told, answer.stdout.strip()), answer.stdout
 
 
 # --- The notebook ----------------------------------------------------------------------------------------------
