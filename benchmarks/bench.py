@@ -161,7 +161,7 @@ def run_contender(name, folder, pictures, options, components=None):
     output = folder / name
     shutil.rmtree(output, ignore_errors=True)  # the project featurizes nothing that an earlier run has featurized
     output.mkdir()
-    memory = session.choose_driver_memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    memory = session.choose_driver_memory(session.measure_memory())
     task = {"pictures": str(pictures), "output": str(output), "network": str(folder), "cores": options.cores}
     task |= {"memory": memory, "components": components, "partitions": options.course_partitions}
     onednn_off = {"TF_ENABLE_ONEDNN_OPTS": "0"} if name == "course" and options.course_onednn == "off" else {}

@@ -44,8 +44,7 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     """
     os.environ["JAVA_HOME"] = find_java_home()
     if classes_option is None:
-        archive = name_archive(os.environ["JAVA_HOME"])
-        classes_option = OPEN_CLASSES.format(archive) if archive.exists() else ""
+        classes_option = find_classes(os.environ["JAVA_HOME"])
     options = f"-Dlog4j2.configurationFile={LOGGING.as_uri()} {JAVA_OPTIONS} {classes_option}"
     os.environ["LC_ALL"] = "C.UTF-8"  # in another locale Java cannot open a file with an accent in its name
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
@@ -124,6 +123,12 @@ def _query(spark, folder):
     table.orderBy(F.xxhash64("path")).limit(5).toPandas()
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder)
     files._jdf.showString(5, 60, False)  # as show does, which would print it
+
+
+def find_classes(java_home):
+    """Find the archive of a Java's classes: the option to Java that opens it, or "" where there is none."""
+    archive = name_archive(java_home)
+    return OPEN_CLASSES.format(archive) if archive.exists() else ""
 
 
 def name_archive(java_home):

@@ -85,11 +85,11 @@ def serve_livy(environment, folder):
     if not can_reach_maven():
         pytest.skip("Maven Central does not answer: no jars for S3A")
     port, java_home = find_free_port(), session.find_java_home()
-    classes = session.OPEN_CLASSES.format(session.name_archive(java_home))
     conf = {
         "spark.master": "local[2]",
         "spark.driver.memory": "2g",
-        "spark.driver.extraJavaOptions": f"{session.JAVA_OPTIONS} {classes}",  # half of Java's seconds
+        # Half of the seconds that Java takes.
+        "spark.driver.extraJavaOptions": f"{session.JAVA_OPTIONS} {session.find_classes(java_home)}",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.jars.packages": S3A,
