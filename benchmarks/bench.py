@@ -37,6 +37,12 @@ def list_cores():
     )
 
 
+def use_cores(cores):
+    """Keep this process, and those that it will start, to some cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
 def read_count(text):
     """Read a whole number of 1 or more from the command line."""
     if not text.isdecimal() or int(text) < 1:
@@ -226,8 +232,7 @@ def measure(options, folder):
 def main():
     """Run the command: 0 when the contenders agree, 1 when they do not or one fails, 130 when interrupted."""
     options = read_options()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, list_cores()[: options.cores])  # inherited by every contender
+    use_cores(list_cores()[: options.cores])
     bench = results.run_in_scratch("bench", measure, options)
     results.save(bench, options.output)
     print(results.format_table(bench))

@@ -8,7 +8,6 @@ memory of its driver must not grow. Writes a table to the terminal and pca.json;
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -156,8 +155,7 @@ def main():
         run_way(json.loads(sys.argv[1]))
         return 0
     options = read_options()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, bench.list_cores()[: options.cores])
+    bench.use_cores(bench.list_cores()[: options.cores])
     found = summarize(options, results.run_in_scratch("pca", measure, options))
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "pca.json").write_text(json.dumps(found, indent=2) + "\n")

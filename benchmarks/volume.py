@@ -112,14 +112,12 @@ def run_process(name, task, folder):
     """Run one of the scripts here on the task's cores. Returns what it measured, with its seconds from start to end."""
     output = Path(task["output"])
     output.mkdir(exist_ok=True)
-    if hasattr(os, "sched_setaffinity"):
-        every = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, bench.list_cores()[: task["cores"]])  # inherited by the process
+    every = bench.list_cores()
+    bench.use_cores(every[: task["cores"]])
     try:
         total = bench.run_script(name, json.dumps(task), folder / f"{name}.log")
     finally:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, every)
+        bench.use_cores(every)
     measured = json.loads((output / "measures.json").read_text())
     measured["seconds"]["total"] = total
     return measured
