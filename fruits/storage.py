@@ -51,23 +51,31 @@ def list_files(folder):
 
     One folder's names are held in memory at a time. A name that is not UTF-8 holds its other bytes as surrogates, as
     Python has them everywhere; what lies in a folder with such a name is not listed, but the folder itself is. A folder
-    that is deleted meanwhile holds nothing. Raises OSError where a folder cannot be read.
+    that is deleted meanwhile holds nothing. Raises OSError where a folder cannot be read, where it is emptied while it
+    is listed, as by a disk that goes, and where a name on S3 holds two slashes in a row, which Hadoop cannot read.
     """
     filesystem, root = _open(folder)
     prefix = folder[: -len(root)] if "://" in folder else "file:"
-    pending = [root]
+    pending, is_empty = [root], True
     while pending:
         below = pending.pop()
         for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(below, allow_not_found=below != root)):
+            is_empty = False
             try:
                 path = entry.path
             except UnicodeDecodeError as error:  # Arrow can open it as little as Java can
                 yield File(prefix + os.fsdecode(error.object), entry.size or 0, entry.mtime_ns // 1_000_000)
                 continue
             if entry.type == pyarrow.fs.FileType.Directory:
+                if path.rstrip("/") == below:  # Arrow leaves slashes out at a name's end, and would list it for ever
+                    raise OSError(f"a name in {prefix + below} begins with /, so that two are in a row: rename it")
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
                 yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
+    if "://" not in folder and not is_empty:
+        with os.scandir(root) as left:
+            if next(left, None) is None:
+                raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
 
 
 def is_utf8(path):

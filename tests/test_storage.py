@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import time
+from itertools import islice
 from pathlib import Path
 
 import boto3
@@ -199,3 +200,23 @@ def test_on_s3_a_name_is_written_listed_read_and_deleted_as_it_is(bucket, name):
 def test_a_bucket_that_is_not_there_is_an_error_that_names_it(bucket):
     with pytest.raises(OSError, match="fruits-nowhere"):
         storage.read_bytes("s3://fruits-nowhere/0.jpg")
+
+
+@pytest.mark.parametrize("key", ["/0.jpg", "Lemon//0.jpg", "//0.jpg"])
+def test_on_s3_a_name_with_two_slashes_in_a_row_is_refused_and_not_listed_for_ever(bucket, key):
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"twice/{key}", Body=b"1")
+    with pytest.raises(OSError, match="two are in a row: rename it"):
+        list(islice(storage.list_files(f"s3://{bucket}/twice"), 10))
+
+
+def test_a_folder_that_is_emptied_while_it_is_listed_is_not_taken_for_deleted_pictures(tmp_path):
+    for name in ("0.jpg", "Lemon/1.jpg", "Lime/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    found = storage.list_files(str(tmp_path))
+    next(found)
+    for name in ("Lemon", "Lime"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "0.jpg").unlink()
+    with pytest.raises(OSError, match=f"{tmp_path} was emptied while it was listed"):
+        list(found)
