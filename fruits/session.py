@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 
 import pyspark
 from pyspark import SparkContext
@@ -26,7 +28,7 @@ ARCHIVING_JAVA = 13  # the first that keeps the classes it has loaded as it ends
 KEEP_CLASSES, OPEN_CLASSES = '"-XX:ArchiveClassesAtExit={}" -Xlog:disable', '"-XX:SharedArchiveFile={}" -Xlog:disable'
 TASK_FAILURES = 4  # Spark's own number on a cluster
 PATHS_IN_MEMORY = 100_000  # that a task groups before it sorts instead; Spark's own number, 128, is slower
-QUERIES_IN_MEMORY = 20  # whose plans Java keeps to be looked at; one of a slice names each of its pictures
+QUERIES_IN_MEMORY = 4  # whose plans Java keeps to be looked at; one of a slice may name each of its pictures
 SECONDS_TO_END = 30  # that Java may take
 # Java's second compiler makes code faster that runs for minutes, and takes the workers' cores for it meanwhile: without
 # it the notebook takes 13 % less on 276 and on 1,142 pictures, and featurizing 10,000 5 % less. Its usual collector
@@ -42,6 +44,7 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     master: "local[n]" for n cores, "local[*]" for all of them, or the address of a standalone cluster.
     classes_option: to Java, what to do with an archive of classes; None to open the one that there is.
     """
+    _end_with_parent(os.environ.get("JPY_PARENT_PID"))
     os.environ["JAVA_HOME"] = find_java_home()
     if classes_option is None:
         classes_option = find_classes(os.environ["JAVA_HOME"])
@@ -70,6 +73,23 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     if not spark.sparkContext.master.startswith("local["):
         spark.sparkContext.addPyFile(_zip_package())
     return spark
+
+
+@lru_cache  # a thread is enough
+def _end_with_parent(parent):
+    """End this process, a notebook's kernel, as soon as the one that started it has ended.
+
+    Else a killed papermill leaves its run going, beside the next one. The kernel itself sees to that only where process
+    1 adopts it, which on a desktop another one does (ipykernel 6, parentpoller.py). parent: its number, or None.
+    """
+
+    def watch():
+        while str(os.getppid()) == parent:
+            time.sleep(1)
+        os._exit(1)  # Java ends with it, and workers with Java
+
+    if str(os.getppid()) == parent:
+        Thread(target=watch, daemon=True).start()
 
 
 def stop_spark(spark):

@@ -147,6 +147,17 @@ def test_starting_spark_twice_gives_the_session_that_runs(spark):
     assert session.start_spark("local[2]").sparkContext is spark.sparkContext
 
 
+def test_a_kernel_ends_with_the_process_that_started_it_whoever_adopts_it():
+    kernel = "import os, time; from fruits import session; session._end_with_parent(os.environ['JPY_PARENT_PID']); "
+    kernel += "print('started', flush=True); time.sleep(100)"
+    papermill = "import os, subprocess, sys; settings = os.environ | {'JPY_PARENT_PID': str(os.getpid())}; "
+    papermill += "subprocess.run([sys.executable, '-c', sys.argv[1]], env=settings, start_new_session=True)"
+    parent = subprocess.Popen([sys.executable, "-c", papermill, kernel], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "started\n"
+    parent.kill()
+    parent.communicate(timeout=20)  # over when the kernel too has let go of the output
+
+
 def test_java_ends_with_spark_and_both_can_be_started_again():
     program = """if True:
         from fruits import session
