@@ -48,7 +48,7 @@ def load_pictures(spark, folder):
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     reader = reader.option("ignoreMissingFiles", "true").option("ignoreCorruptFiles", "true")
     if images.is_packed(folder):
-        reader = spark.read.format("parquet")
+        reader = spark.read.format("parquet").option("ignoreMissingFiles", "true")
     return images.label_pictures(reader.load(folder))
 
 

@@ -22,13 +22,16 @@ def tune_spark(spark, batch_size):
 
     batch_size: pictures that a worker receives, decodes and gives back as vectors at once. Spark's own tasks, 32 small
     files each, are over before they pay for their start. Where a file's blocks lie, which is the same for all on S3 and
-    on one disk, is not listed.
+    on one disk, is not listed. Dates of files are written as they are, however long ago.
     """
     cores = spark.sparkContext.defaultParallelism
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", batch_size)
     spark.conf.set("spark.sql.files.openCostInBytes", FILE_WEIGHT)
     spark.conf.set("spark.sql.files.minPartitionNum", TASKS_PER_CORE * cores)
     spark.conf.set("spark.sql.sources.ignoreDataLocality", True)
+    for kind in ("int96", "datetime"):  # Spark's own choice is to fail at a file's date before 1900
+        for way in ("Read", "Write"):
+            spark.conf.set(f"spark.sql.parquet.{kind}RebaseModeIn{way}", "CORRECTED")
 
 
 def make_featurizer(broadcast_network, done=None, refused=None):

@@ -17,7 +17,7 @@ from fruits import storage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
 MAX_PIXELS = 89_478_485  # that are decoded of one picture: 256 MiB of RGB, where Pillow begins to speak of a bomb
-MAX_BYTES = 256 * 2**20  # one file is held whole in memory, in Java and in Python
+MAX_BYTES = 64 * 2**20  # one file is held whole in memory, in Java several times over, and in Python
 LISTING = pa.schema([
     ("path", pa.string()), ("length", pa.int64()), ("modificationTime", pa.timestamp("ms", "UTC")),
     ("reason", pa.string()),

@@ -48,6 +48,7 @@ WRITING = {
         "parquet.page.size.row.check.min": 1,
     },
 }
+SLICE_NAMES = 2**17  # that Spark is given in one filter, whose text it writes many times: 20 s for as many
 SECONDS_BETWEEN_LOOKS = 5  # at whether the stop file is there
 NO_ANSWER = (OSError, ValueError, PySparkException, Py4JError)  # of a disk or a network: ours, Arrow's, Spark's
 
@@ -109,9 +110,9 @@ def claim_features(output, fingerprint, recompute=False):
                 f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
                 f"that made them, set output_path elsewhere, or set recompute to true to delete them and begin anew"
             )
-        for table in ("rejected", "features"):  # their fingerprint goes last: a run killed here would be refused
-            storage.delete_folder(f"{output}/{table}")
+        storage.delete_folder(folder)
     if differences:
+        storage.delete_folder(f"{output}/rejected")  # what one network refuses, another may not
         storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
 
 
@@ -183,20 +184,34 @@ def cut_slices(pictures, changes, per_core):
     """Cut the pictures to featurize into slices: yields DataFrames like pictures.
 
     A slice has about per_core of them for each core that is there when it begins: a cluster grows while it works.
-    pictures: DataFrame of the files that Spark reads, with a path. The names of one slice are held in memory, no more.
+    pictures: DataFrame of the files that Spark reads, with a path. Where all that is there is to do, a slice is chosen
+    by a hash of the files' names alone. Else the names of one slice are held in memory, SLICE_NAMES at most.
     """
     to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
     to_do = to_do.where("file IS NOT NULL")  # null: it could not be packed, which tidy says in the table rejected
+    are_named = changes.counts["unchanged"] > 0
     shares, first = math.ceil(changes.to_do / per_core), 0  # a core's; a slice takes as many as there are cores
-    share = F.pmod(F.xxhash64("file"), F.lit(shares))
     while first < shares:
-        last = first + pictures.sparkSession.sparkContext.defaultParallelism
-        rows = to_do.where((share >= first) & (share < last)).select("path", "file").toPandas()
+        cores = pictures.sparkSession.sparkContext.defaultParallelism
+        last = first + (min(cores, max(1, SLICE_NAMES // per_core)) if are_named else cores)
+        rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file")
+        is_slice = _is_share(images.name_source(), shares, first, last)
         first = last
-        if len(rows):
-            chosen = pictures.where(images.is_one_of(F.col("path"), rows["path"]))
-            is_packed = not rows["path"].equals(rows["file"])
-            yield chosen.where(images.is_one_of(images.name_source(), rows["file"].unique())) if is_packed else chosen
+        if not rows.isEmpty():
+            yield _choose_named(pictures, rows.toPandas()) if are_named else pictures.where(is_slice)
+
+
+def _is_share(file, shares, first, last):
+    """Say whether a file's share of all, a number below shares that its name gives it, is from first to before last."""
+    share = F.pmod(F.xxhash64(file), F.lit(shares))
+    return (share >= first) & (share < last)
+
+
+def _choose_named(pictures, names):
+    """Choose pictures by their names. names: pandas DataFrame (path, file)."""
+    chosen = pictures.where(images.is_one_of(F.col("path"), names["path"]))
+    is_packed = not names["path"].equals(names["file"])
+    return chosen.where(images.is_one_of(images.name_source(), names["file"].unique())) if is_packed else chosen
 
 
 def tidy(spark, changes, tables):

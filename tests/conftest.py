@@ -2,17 +2,19 @@
 
 import io
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import walk
 from PIL import Image
 
-from fruits import backbones, session
+from fruits import backbones, features, session
 
 TUNED = [  # features.tune_spark
     "spark.sql.execution.arrow.maxRecordsPerBatch", "spark.sql.files.openCostInBytes",
     "spark.sql.files.minPartitionNum", "spark.sql.sources.ignoreDataLocality",
+    *(f"spark.sql.parquet.{kind}RebaseModeIn{way}" for kind in ("int96", "datetime") for way in ("Read", "Write")),
 ]  # fmt: skip
 
 
@@ -29,16 +31,31 @@ def walk_notebook(spark):
     """Run the notebook's cells in the tests' own Spark, whose settings are put back: as walk.walk."""
 
     def walk_and_put_back(*arguments):
-        before = {name: spark.conf.get(name, None) for name in TUNED}
-        try:
+        with keep_settings(spark):
             return walk.walk(*arguments)
-        finally:
-            for name, value in before.items():
-                spark.conf.unset(name) if value is None else spark.conf.set(name, value)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         yield walk_and_put_back
+
+
+@pytest.fixture
+def tuned_spark(spark):
+    """The tests' Spark with the settings of a run, which are put back."""
+    with keep_settings(spark):
+        features.tune_spark(spark, 16)
+        yield spark
+
+
+@contextmanager
+def keep_settings(spark):
+    """Put the settings of a run back as they were before."""
+    before = {name: spark.conf.get(name, None) for name in TUNED}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            spark.conf.unset(name) if value is None else spark.conf.set(name, value)
 
 
 @pytest.fixture(scope="session")

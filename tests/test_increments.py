@@ -187,6 +187,39 @@ def test_slices_together_are_all_that_is_to_do_and_each_holds_about_as_many_as_a
     assert len(place.read()) == 499
 
 
+def test_slices_among_pictures_that_are_known_name_no_more_than_are_to_do(place, monkeypatch):
+    monkeypatch.setattr(increments, "SLICE_NAMES", 50)
+    place.run()
+    for number in range(495):
+        place.write(f"C/{number}.jpg", str(number))
+    sizes = place.featurize(place.look(), per_core=46)  # two cores, but one's share at a time
+    assert sum(sizes) == 495
+    assert len(sizes) == 11
+    assert len(place.read()) == 499
+
+
+def test_a_slice_opens_its_own_files_only_and_is_planned_without_naming_them(place):
+    for number in range(95):
+        place.write(f"C/{number} é+%20.jpg", str(number))
+    opened = []
+    for part in increments.cut_slices(place.load(), place.look(), per_core=10):
+        plan = part._jdf.queryExecution()
+        assert ".jpg" not in plan.toString()
+        rows = part._jdf.collect()
+        scan = plan.executedPlan().collectLeaves().apply(0)
+        opened.append((scan.metrics().apply("numFiles").value(), len(rows)))
+    assert len(opened) == 5
+    assert all(files == rows for files, rows in opened)
+    assert sum(rows for _, rows in opened) == 100
+
+
+def test_dates_of_long_ago_are_written_and_read_as_they_are(place, tuned_spark):
+    rows = tuned_spark.sql("SELECT 'a' path, TIMESTAMP '1601-01-01' modificationTime, 1L length, 'no picture' reason")
+    increments.append(rows, "rejected", place.tables["rejected"])
+    written = tuned_spark.read.parquet(place.tables["rejected"])
+    assert [row.date for row in written.selectExpr("string(modificationTime) date").collect()] == ["1601-01-01 00:00:00"]
+
+
 def test_slices_grow_with_the_cores_of_the_cluster_and_hold_each_picture_once(place, spark, monkeypatch):
     for number in range(1995):  # a slice may be off by half, 6 standard deviations
         place.write(f"C/{number}.jpg", str(number))
@@ -315,9 +348,11 @@ def test_features_of_another_network_are_refused_with_both_named(tmp_path):
 
 def test_a_network_that_has_left_no_feature_does_not_stand_in_the_way_of_another(tmp_path):
     increments.claim_features(str(tmp_path), FINGERPRINT)
+    (tmp_path / "rejected").mkdir()  # of a run that was killed before it wrote features
     other = FINGERPRINT | {"backbone": "ResNet50"}
     increments.claim_features(str(tmp_path), other)
     assert json.loads((tmp_path / "features" / "_fingerprint.json").read_text()) == other
+    assert not (tmp_path / "rejected").exists()
 
 
 def test_recomputing_with_the_same_network_keeps_what_is_there(tmp_path):
