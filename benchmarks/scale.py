@@ -1,10 +1,10 @@
 """Measure what notebooks/scale.ipynb computes with, beside what bench.py measures.
 
-Usage: python benchmarks/scale.py join [--rows N] | pca [--rows N] | tasks --pictures FOLDER [--copies N]
+Usage: python benchmarks/scale.py find [--rows N] | pca [--rows N] | tasks --pictures FOLDER [--copies N]
 
-join: names without those known. pca: fit and projection of few and of many rows. tasks: how much the times of tasks
-spread, on a folder of pictures. Each prints its measures, and the notebook's number where that is one division away.
-Nothing else should run meanwhile.
+find: what is new among names, and the tables tidied. pca: fit and projection of few and of many rows. tasks: how much
+the times of tasks spread, on a folder of pictures. Each prints its measures, and the number of the notebook where that
+is one division away. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import pca
 from pyspark.sql import functions as F
 
-from fruits import backbones, features, reduction, session
+from fruits import backbones, features, increments, reduction, session
 
 CORES = 2
 PARTS = 8
@@ -33,17 +33,24 @@ def take_time(work):
     return time.perf_counter() - start
 
 
-def measure_join(spark, folder, options):
-    """Join as many names as are known, but for one in a hundred."""
+def measure_find(spark, folder, options):
+    """Find what is new among names of which all but one in a hundred are known, and tidy the tables after it."""
     numbers = spark.range(0, options.rows, 1, PARTS)
     name = F.concat(F.lit("s3://fruits-111122223333-eu-west-3/images/Lemon/"), F.hex(F.xxhash64("id")), F.lit(".jpg"))
     hour = (F.lit(1.76e9) + 30 * (F.col("id") % 86400)).cast("timestamp")
-    names = numbers.select("id", name.alias("path"), (F.hash("id") % 40000).alias("length"), hour.alias("modified"))
+    names = numbers.select("id", name.alias("path"), (F.hash("id") % 40000).cast("bigint").alias("length"))
+    names = names.withColumns({"modificationTime": hour, "label": F.lit("Lemon"), "reason": F.lit(None).cast("string")})
     names.drop("id").write.parquet(f"{folder}/listing")
-    names.where("id % 100 != 0").drop("id").write.parquet(f"{folder}/known")
-    listing, known = (spark.read.parquet(f"{folder}/{table}") for table in ("listing", "known"))
-    new = listing.join(known, listing.columns, "left_anti")
-    seconds = [take_time(lambda: new.write.mode("overwrite").parquet(f"{folder}/new")) for _ in range(3)]
+    known = names.where("id % 100 != 0").withColumn("features", F.lit(None).cast("array<float>"))
+    increments.append(known, "features", f"{folder}/features")
+    listing = spark.read.parquet(f"{folder}/listing").withColumn("file", F.col("path"))
+
+    def find():
+        tables = increments.list_tables(folder)
+        changes = increments.find_changes(spark, listing, tables, f"{folder}/changes")
+        increments.tidy(spark, changes, tables)
+
+    seconds = [take_time(find) for _ in range(3)]
     size = sum(path.stat().st_size for path in Path(folder, "listing").iterdir())
     print(f"{size / options.rows:.0f} bytes a name; {', '.join(f'{one:.1f}' for one in seconds)} s")
     print(f"keys_per_second_per_core: {1.99 * options.rows / statistics.median(seconds) / CORES:,.0f}")
@@ -84,18 +91,18 @@ def measure_tasks(spark, folder, options):
     print(f"task_spread: {statistics.stdev(times) / statistics.mean(times):.3f}")
 
 
-MEASURES = {"join": measure_join, "pca": measure_pca, "tasks": measure_tasks}
+MEASURES = {"find": measure_find, "pca": measure_pca, "tasks": measure_tasks}
 
 
 def main(arguments=None):
     """Measure one thing from a terminal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measure", choices=MEASURES)
-    parser.add_argument("--rows", type=int, help="default: 4,000,000 to join, 160,000 for the PCA")
+    parser.add_argument("--rows", type=int, help="default: 2,000,000 to find, 160,000 for the PCA")
     parser.add_argument("--pictures", default="data/images", help="folder of JPEG pictures")
     parser.add_argument("--copies", type=int, default=9, help="of each picture")
     options = parser.parse_args(arguments)
-    options.rows = options.rows or {"join": 4_000_000}.get(options.measure, 160_000)
+    options.rows = options.rows or {"find": 2_000_000}.get(options.measure, 160_000)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     spark = session.start_spark(f"local[{CORES}]", app_name="fruits-scale")
     try:

@@ -28,6 +28,8 @@ FILE_BYTES = 128 * 2**20  # of packed pictures and of compacted features
 RANGE_BYTES = 8 * 2**20  # of one request into such a file: an assumption
 READS_PER_PICTURE = 2  # HEAD and GET
 WRITES_PER_FILE = 6  # multipart upload, notes of the committer, completion: an assumption
+SLICE_NAMES = 2**17  # of a slice at most, where pictures that are known lie beside the new: increments.SLICE_NAMES
+NAME_SECONDS = 20 / 2**17  # of the driver, to plan a slice that names its pictures: 131,072 of them in 20 s, measured
 COMMIT_SECONDS = 2  # of a slice, beside its requests: an assumption
 COMMIT_THREADS = 32  # the S3A committer's default
 ORIGINAL_SECONDS = 0.020  # more to decode a photo of 12 megapixels: measured, 18 to 22 ms
@@ -57,7 +59,7 @@ class Numbers(NamedTuple):
     picture_bytes: float = 21_800
     task_spread: float = 0.05
     worker_start_seconds: float = 2.5
-    keys_per_second_per_core: float = 120_000
+    keys_per_second_per_core: float = 23_000
     fit_rows_per_second_per_core: float = 8_000
     project_rows_per_second_per_core: float = 8_000
     pca_fixed_seconds: float = 1.2
@@ -110,7 +112,7 @@ class Design(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Numbers, machines and design of a run. nightly: numbers.new_share is new and the PCA is there; or all is new."""
+    """Numbers, machines and design of a run. nightly: numbers.new_share is new, the PCA a saved one; or all is new."""
 
     numbers: Numbers
     machines: Machines
@@ -146,15 +148,23 @@ def plan_steps(setting, pictures):
     new = count_new(setting, pictures)
     steps = [Step("start the cluster", START_HOURS * 3600), list_pictures(setting, pictures)]
     steps += [find_new(setting, pictures), read(setting, new), featurize(setting, new)]
-    steps += [commit(setting, new), compact(setting, new)]
-    if not setting.nightly:
-        steps.append(fit(setting, pictures))
-    return [*steps, project(setting, new)]
+    held = count_listed(setting, pictures)
+    return [*steps, commit(setting, new), compact(setting, new), fit(setting, held), project(setting, held)]
 
 
 def count_new(setting, pictures):
     """Count the pictures that a run featurizes."""
     return pictures * (setting.numbers.new_share if setting.nightly else 1)
+
+
+def count_listed(setting, pictures):
+    """Count the pictures that a run lists, and whose features lie in its folder: where each night has its own, its."""
+    return count_new(setting, pictures) if setting.design.folders else pictures
+
+
+def are_named(setting):
+    """Say whether slices name their pictures: where others, that are known, lie among them."""
+    return setting.nightly and not setting.design.folders
 
 
 def count_pictures_per_file(setting):
@@ -165,8 +175,7 @@ def count_pictures_per_file(setting):
 def list_pictures(setting, pictures):
     """List names: the driver into its table, or S3's inventory in its place; then Spark, which keeps them in Java."""
     numbers, design = setting.numbers, setting.design
-    listed = count_new(setting, pictures) if design.folders else pictures
-    files = listed / count_pictures_per_file(setting)
+    files = count_listed(setting, pictures) / count_pictures_per_file(setting)
     lists = (1 if design.inventory else 2) * files / NAMES_PER_LIST
     dollars = files * INVENTORY_DOLLARS if design.inventory else 0
     heap = files * numbers.heap_bytes_per_file
@@ -174,22 +183,28 @@ def list_pictures(setting, pictures):
 
 
 def pack_pictures(setting, pictures):
-    """Pack loose pictures, once, a folder at a time: each is listed and read, and nothing is computed."""
+    """Pack loose pictures, once, each folder into one of its own: each is listed and read, and nothing is computed.
+
+    Each task writes a file, and these are read and merged.
+    """
     loose, packed = (setting._replace(design=setting.design._replace(packed=choice)) for choice in (False, True))
     lists, files = 2 * pictures / NAMES_PER_LIST, pictures / count_pictures_per_file(packed)
-    network = 2 * pictures * setting.numbers.picture_bytes / (setting.machines.cores * CORE_BYTES)
-    read = max(pictures * read_seconds(loose) / setting.machines.slots, _read_prefix(loose, pictures), network)
-    gets, puts = pictures * READS_PER_PICTURE, lists + files * WRITES_PER_FILE
-    return Step("pack", lists * setting.numbers.list_seconds + read, gets, puts)
+    size = pictures * setting.numbers.picture_bytes
+    passed = 2 * size / (setting.machines.cores * CORE_BYTES)  # read and written
+    read = max(pictures * read_seconds(loose) / setting.machines.slots, _read_prefix(loose, pictures), passed)
+    # Spark weighs a file at 512 KiB more than it has, to fill a task of 128 MiB.
+    tasks = max(files, pictures * (2**19 + setting.numbers.picture_bytes) / 2**27)
+    gets, puts = pictures * READS_PER_PICTURE + size / RANGE_BYTES, lists + (tasks + files) * WRITES_PER_FILE
+    return Step("pack", lists * setting.numbers.list_seconds + read + passed, gets, puts)
 
 
 def find_new(setting, pictures):
-    """Find what is new: names listed, without the keys of those known."""
-    new = count_new(setting, pictures)
-    rows = (new if setting.design.folders else pictures) + pictures - new
-    seconds = rows / (setting.numbers.keys_per_second_per_core * setting.machines.cores)
+    """Find what is new: names listed, without the keys of those known; where there are such, the new are named."""
+    new, listed = count_new(setting, pictures), count_listed(setting, pictures)
+    rows, named = 2 * listed - new, new / setting.machines.stacks if are_named(setting) else 0
+    seconds = rows / (setting.numbers.keys_per_second_per_core * setting.machines.cores) + named * NAME_SECONDS
     gets = rows * KEY_BYTES / RANGE_BYTES
-    return Step("find new", seconds, gets=gets, heap=hold_features(setting, pictures - new))
+    return Step("find new", seconds, gets=gets, heap=hold_features(setting, listed - new))
 
 
 def hold_features(setting, rows):
@@ -269,7 +284,8 @@ def size_tasks(setting, new):
 
 def count_slices(setting, new, slice_pictures=SLICE_PICTURES):
     """Count the slices of a run."""
-    return math.ceil(new / (slice_pictures * setting.machines.slots))
+    size = slice_pictures * setting.machines.slots
+    return math.ceil(new / (min(size, SLICE_NAMES * setting.machines.stacks) if are_named(setting) else size))
 
 
 def estimate_presence(setting):
@@ -304,11 +320,11 @@ def compact(setting, new):
 
 
 def fit(setting, rows):
-    """Fit the PCA on all features: one pass, and eigenvectors on the driver."""
+    """Fit the PCA on all features, or see how much a saved one keeps of them: one pass, and a sum on the driver."""
     numbers, cores = setting.numbers, setting.machines.cores
     seconds = numbers.pca_fixed_seconds + rows / (numbers.fit_rows_per_second_per_core * cores)
     gets = rows * FEATURE_BYTES / RANGE_BYTES
-    return Step("fit the PCA", seconds, gets=gets, heap=hold_features(setting, rows))
+    return Step("PCA", seconds, gets=gets, heap=hold_features(setting, rows))
 
 
 def project(setting, rows):
@@ -386,8 +402,10 @@ WALLS = {
     "featurizing: a night": lambda run, pictures: _count_nights(
         run, estimate_featurizing(run, count_new(run, pictures))
     ),
-    "PCA's fit: a night": lambda run, pictures: 0 if run.nightly else _count_nights(run, fit(run, pictures).seconds),
-    "heap full of feature files' names": lambda run, pictures: _fill_heap(run, hold_features(run, pictures)),
+    "PCA: a night": lambda run, pictures: _count_nights(run, fit(run, count_listed(run, pictures)).seconds),
+    "heap full of feature files' names": lambda run, pictures: _fill_heap(
+        run, hold_features(run, count_listed(run, pictures))
+    ),
     "finding what is new: a night": lambda run, pictures: _count_nights(run, find_new(run, pictures).seconds),
     DEARER: _compare_requests,
 }

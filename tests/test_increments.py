@@ -217,7 +217,7 @@ def test_dates_of_long_ago_are_written_and_read_as_they_are(place, tuned_spark):
     rows = tuned_spark.sql("SELECT 'a' path, TIMESTAMP '1601-01-01' modificationTime, 1L length, 'no picture' reason")
     increments.append(rows, "rejected", place.tables["rejected"])
     written = tuned_spark.read.parquet(place.tables["rejected"])
-    assert [row.date for row in written.selectExpr("string(modificationTime) date").collect()] == ["1601-01-01 00:00:00"]
+    assert written.selectExpr("string(modificationTime)").head()[0] == "1601-01-01 00:00:00"
 
 
 def test_slices_grow_with_the_cores_of_the_cluster_and_hold_each_picture_once(place, spark, monkeypatch):

@@ -14,7 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from fruits import cluster, figures, parameters, scale
+from fruits import cluster, figures, increments, parameters, scale
 from fruits.scale import Design, Machines, Setting
 
 ROOT = Path(__file__).parents[1]
@@ -110,16 +110,30 @@ def test_the_fit_takes_as_long_as_its_rows_by_its_cores():
 
 def test_what_is_known_is_compared_with_what_is_listed():
     nightly = Setting(NUMBERS, Machines(1), nightly=True)
-    assert scale.find_new(nightly, 1_000_000).seconds == pytest.approx((1_000_000 + 990_000) / 200_000)
+    naming = 10_000 * 20 / 131_072
+    assert scale.find_new(nightly, 1_000_000).seconds == pytest.approx((1_000_000 + 990_000) / 200_000 + naming)
     folders = nightly._replace(design=Design(folders=True))
-    assert scale.find_new(folders, 1_000_000).seconds == pytest.approx(1_000_000 / 200_000)
+    assert scale.find_new(folders, 1_000_000).seconds == pytest.approx(10_000 / 200_000)
+    assert scale.find_new(folders, 1_000_000).heap == 0
 
 
-def test_a_night_featurizes_what_is_new_and_fits_nothing():
-    names = [step.name for step in scale.plan_steps(ONE._replace(nightly=True), 1e6)]
-    assert "fit the PCA" not in names
+def test_a_night_featurizes_what_is_new_and_projects_what_its_folder_holds():
+    nightly = ONE._replace(nightly=True)
+    folders = nightly._replace(design=Design(folders=True))
     for name, step in {"read": scale.read, "featurize": scale.featurize}.items():
-        assert find_step(ONE._replace(nightly=True), 1e6, name) == step(ONE, 1e4)
+        assert find_step(nightly, 1e6, name) == find_step(folders, 1e6, name) == step(ONE, 1e4)
+    for name, step in {"PCA": scale.fit, "project": scale.project}.items():
+        assert find_step(nightly, 1e6, name) == step(ONE, 1e6)
+        assert find_step(folders, 1e6, name) == step(ONE, 1e4)
+
+
+def test_slices_are_capped_where_they_name_their_pictures():
+    assert scale.SLICE_NAMES == increments.SLICE_NAMES
+    night = Setting(NUMBERS._replace(new_share=0.5), Machines(40), nightly=True)
+    assert scale.count_slices(night, 1e6) == math.ceil(1e6 / 131_072)
+    assert scale.count_slices(night._replace(design=Design(folders=True)), 1e6) == 1
+    two = night._replace(machines=Machines(40, stacks=2))
+    assert scale.count_slices(two, 1e6) == math.ceil(1e6 / 262_144)
 
 
 def test_reading_costs_the_time_that_it_adds_to_computing_and_all_the_requests():
@@ -192,11 +206,12 @@ def test_memory_grows_with_the_pictures_in_java_alone():
     assert large["driver, Java: names of files"] == pytest.approx(1e11)
 
 
-def test_packing_reads_every_picture_once_and_writes_few_files():
+def test_packing_reads_every_picture_once_and_merges_what_tasks_have_written():
     step = scale.pack_pictures(ONE, 1_000_000)
-    assert step.gets == 2_000_000
-    assert step.puts == pytest.approx(2000 + 1_000_000 * 850_000 / 2**27 * 6)
-    assert step.seconds == pytest.approx(200 + 1_000_000 * 0.07 / 4)
+    assert step.gets == pytest.approx(2_000_000 + 850e9 / 2**23)
+    files, merged = 1_000_000 * (850_000 + 2**19) / 2**27, 850e9 / 2**27
+    assert step.puts == pytest.approx(2000 + (files + merged) * 6)
+    assert step.seconds == pytest.approx(200 + 1_000_000 * 0.07 / 4 + 2 * 850e9 / (2 * 97e6))
 
 
 def test_packing_is_priced_on_the_machines_that_do_it_for_least():
@@ -214,7 +229,7 @@ def test_walls_stand_where_a_hand_finds_them():
     assert walls["heap full of pictures' names"] == pytest.approx(2e6, rel=1e-3)
     assert walls["listing: a night"] == pytest.approx(8 * 3600 / (2 * 0.1 / 1000), rel=1e-3)
     assert walls["S3 on one prefix: a night"] == pytest.approx(8 * 3600 * 2750, rel=1e-3)
-    assert walls["PCA's fit: a night"] == pytest.approx((8 * 3600 - 1) * 800_000, rel=1e-3)
+    assert walls["PCA: a night"] == pytest.approx((8 * 3600 - 1) * 800_000, rel=1e-3)
     assert walls["heap full of feature files' names"] == pytest.approx(2e6 * 2**27 / 5120, rel=1e-3)
 
 
@@ -234,8 +249,10 @@ def test_each_remedy_moves_its_wall_by_its_factor():
     assert names["inventory"] == pytest.approx(1, rel=1e-3)
     assert moved["listing: a night"]["inventory"] == pytest.approx(2, rel=1e-3)
     assert moved["S3 on one prefix: a night"]["ten prefixes"] == pytest.approx(10, rel=1e-3)
-    assert moved["PCA's fit: a night"]["machines four times as large"] == pytest.approx(4, rel=1e-3)
-    assert moved["PCA's fit: a night"]["nightly: only new ones"] == math.inf
+    assert moved["PCA: a night"]["machines four times as large"] == pytest.approx(4, rel=1e-3)
+    assert moved["PCA: a night"]["nightly: only new ones"] == pytest.approx(1, rel=1e-3)
+    assert moved["PCA: a night"]["the same, a folder a night"] == pytest.approx(100, rel=1e-3)
+    assert moved["heap full of feature files' names"]["the same, a folder a night"] == pytest.approx(100, rel=1e-3)
 
 
 def test_a_wall_that_never_stands_is_infinitely_far():
@@ -414,10 +431,10 @@ def test_the_figure_of_waste_stacks_to_the_whole():
 
 
 @pytest.mark.parametrize(("options", "told"), [
-    (["join", "--rows", "1000"], r"keys_per_second_per_core: [1-9][\d,]*$"),
+    (["find", "--rows", "1000"], r"keys_per_second_per_core: [1-9][\d,]*$"),
     (["pca", "--rows", "2400"], r"(?s)cold, 300 rows: fit .* s\n.*warm, 2,400 rows: fit .* s$"),
     (["tasks", "--copies", "1"], r"276 pictures in \d+ s, \d+ tasks.*\n.*\ntask_spread: 0\.\d+$"),
-], ids=["join", "pca", "tasks"])  # fmt: skip
+], ids=["find", "pca", "tasks"])  # fmt: skip
 def test_what_the_notebook_computes_with_can_be_measured_again(options, told):
     command = [sys.executable, ROOT / "benchmarks" / "scale.py", *options]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
