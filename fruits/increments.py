@@ -104,15 +104,16 @@ def claim_features(output, fingerprint, recompute=False):
     folder, path = f"{output}/features", f"{output}/features/{FINGERPRINT}"
     theirs = json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
     differences = tell_differences(theirs, fingerprint)
-    if differences and _list_files(folder):
-        if not recompute:
+    if differences:
+        are_there = bool(_list_files(folder))
+        if are_there and not recompute:
             raise ValueError(
                 f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
                 f"that made them, set output_path elsewhere, or set recompute to true to delete them and begin anew"
             )
-        storage.delete_folder(folder)
-    if differences:
         storage.delete_folder(f"{output}/rejected")  # what one network refuses, another may not
+        if are_there:  # their fingerprint goes last: a run killed before is refused
+            storage.delete_folder(folder)
         storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
 
 
