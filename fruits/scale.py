@@ -63,7 +63,7 @@ class Numbers(NamedTuple):
     fit_rows_per_second_per_core: float = 8_000
     project_rows_per_second_per_core: float = 8_000
     pca_fixed_seconds: float = 1.2
-    heap_bytes_per_file: float = 1_090
+    heap_bytes_per_file: float = 583
     heap_bytes: float = 2 * 2**30
     request_seconds: float = 0.03
     request_spread: float = 1.0
