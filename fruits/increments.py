@@ -186,7 +186,7 @@ def cut_slices(pictures, changes, per_core):
 
     A slice has about per_core of them for each core that is there when it begins: a cluster grows while it works.
     pictures: DataFrame of the files that Spark reads, with a path. Where all that is there is to do, a slice is chosen
-    by a hash of the files' names alone. Else the names of one slice are held in memory, SLICE_NAMES at most.
+    by a hash of the files' names alone. Else the names of one slice are held in memory, about SLICE_NAMES at most.
     """
     to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
     to_do = to_do.where("file IS NOT NULL")  # null: it could not be packed, which tidy says in the table rejected
@@ -196,10 +196,12 @@ def cut_slices(pictures, changes, per_core):
         cores = pictures.sparkSession.sparkContext.defaultParallelism
         last = first + (min(cores, max(1, SLICE_NAMES // per_core)) if are_named else cores)
         rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file")
-        is_slice = _is_share(images.name_source(), shares, first, last)
+        if are_named:
+            if len(names := rows.toPandas()):
+                yield _choose_named(pictures, names)
+        elif not rows.isEmpty():
+            yield pictures.where(_is_share(images.name_source(), shares, first, last))
         first = last
-        if not rows.isEmpty():
-            yield _choose_named(pictures, rows.toPandas()) if are_named else pictures.where(is_slice)
 
 
 def _is_share(file, shares, first, last):
