@@ -49,7 +49,7 @@ lab: $(VENV)/installed  ## open the notebooks in JupyterLab
 bench: $(VENV)/installed-dev  ## measure against the course notebooks and the limit, and with growing volume
 	$(VENV)/bin/python benchmarks/bench.py $(OPTIONS)
 	$(VENV)/bin/python benchmarks/pca.py
-	$(VENV)/bin/python benchmarks/volume.py
+	$(VENV)/bin/python benchmarks/volume.py --notebook 50000
 
 sample: $(VENV)/installed  ## draw pictures: make sample OPTIONS="--pictures 10000 --output data/many"
 	$(VENV)/bin/python -m fruits.sample $(OPTIONS)

@@ -154,9 +154,9 @@ def main(task):
     """Run the project's flow from end to end."""
     output = task["output"]
     run = report.Report(output, images_path=task["pictures"], **PARAMETERS)
+    Thread(target=import_module, args=["fruits.backbones"]).start()  # TensorFlow, while Spark starts and lists
     with measures.step("start"):
         spark = start_spark(task["cores"])
-    Thread(target=import_module, args=["fruits.backbones"]).start()  # while Spark lists the pictures
     with measures.step("features"):  # list, network, workers, featurize and tidy are its parts
         fingerprint, unchanged = run_features(spark, task, run)
     with measures.step("pca"):

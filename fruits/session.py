@@ -17,8 +17,9 @@ from pathlib import Path
 from threading import Thread
 
 import pyspark
-from pyspark import SparkContext
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -36,6 +37,7 @@ SECONDS_TO_END = 30  # that Java may take
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2: bytes, or "max"
 LOGGING = Path(__file__).with_name("log4j2.properties")
+STDERR = os.dup(2)  # Java's too: it may start while a thread imports TensorFlow, whose chatter is kept off number 2
 
 
 def start_spark(master="local[*]", app_name="fruits", classes_option=None):
@@ -53,20 +55,23 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     os.environ["PYSPARK_PYTHON"] = sys.executable  # workers run in this virtual environment, whatever PATH says
     os.environ["SPARK_HOME"] = find_spark_home()
     memory = choose_driver_memory(measure_memory())
-    builder = (
-        SparkSession.builder.master(allow_failures(master))
-        .appName(app_name)
-        .config("spark.driver.memory", f"{memory}m")
-        .config("spark.driver.extraJavaOptions", options)
-        .config("spark.executorEnv.LC_ALL", os.environ["LC_ALL"])
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.sql.ui.retainedExecutions", str(QUERIES_IN_MEMORY))
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .config("spark.sql.session.timeZone", "UTC")
-    )
+    settings = {
+        "spark.master": allow_failures(master),
+        "spark.app.name": app_name,
+        "spark.driver.memory": f"{memory}m",
+        "spark.driver.extraJavaOptions": options,
+        "spark.executorEnv.LC_ALL": os.environ["LC_ALL"],
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.ui.retainedExecutions": str(QUERIES_IN_MEMORY),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.session.timeZone": "UTC",
+    }
     if master.startswith("local"):
-        builder = builder.config("spark.driver.host", "127.0.0.1")  # a laptop's own name often has no address
-    spark = builder.getOrCreate()
+        settings["spark.driver.host"] = "127.0.0.1"  # a laptop's own name often has no address
+    conf = SparkConf().setAll(settings.items())
+    if SparkContext._gateway is None:
+        SparkContext._ensure_initialized(gateway=launch_gateway(conf, {"stderr": STDERR}))
+    spark = SparkSession.builder.config(conf=conf).getOrCreate()
     _drop_checksum_files(spark)
     spark.conf.set("spark.sql.shuffle.partitions", 2 * spark.sparkContext.defaultParallelism)  # 200 start slowly
     spark.conf.set("spark.sql.objectHashAggregate.sortBased.fallbackThreshold", PATHS_IN_MEMORY)

@@ -172,6 +172,17 @@ def test_java_ends_with_spark_and_both_can_be_started_again():
     assert answer.stdout == "True True 3\n", answer.stderr[-2000:]
 
 
+def test_what_java_says_is_heard_though_it_starts_while_tensorflow_is_silenced():
+    program = """if True:
+        from fruits import interpreter, session
+        with interpreter.silence_stderr():
+            spark = session.start_spark("local[1]")
+        spark._jvm.System.err.println("said by Java")
+    """
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert answer.stderr.endswith("said by Java\n")
+
+
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}], ids=["none", "C"])
 def test_names_with_accents_are_read_whatever_the_locale(tmp_path, locale):
     (tmp_path / "Pêche").mkdir()
