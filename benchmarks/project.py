@@ -8,6 +8,7 @@ In a folder that holds the results of an earlier run, it does what the notebook 
 """
 
 import json
+import os
 import sys
 from importlib import import_module
 from io import BytesIO
@@ -154,6 +155,7 @@ def main(task):
     """Run the project's flow from end to end."""
     output = task["output"]
     run = report.Report(output, images_path=task["pictures"], **PARAMETERS)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # heard while the thread keeps TensorFlow silent
     Thread(target=import_module, args=["fruits.backbones"]).start()  # TensorFlow, while Spark starts and lists
     with measures.step("start"):
         spark = start_spark(task["cores"])

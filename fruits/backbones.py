@@ -22,6 +22,8 @@ layers = keras.layers
 
 DEFAULT_SIZE = (224, 224)  # pixels; what keras.applications takes where a network accepts any size
 DOWNLOAD_TIMEOUT = 30  # seconds without an answer; a private subnet never answers, and Keras sets no limit
+# Of ImageNet's pixels, in 0..1: red, green, blue. https://github.com/tensorflow/tensorflow/issues/49930
+IMAGENET_MEANS, IMAGENET_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def list_backbones():
@@ -48,6 +50,7 @@ def build_network(backbone=DEFAULT_BACKBONE, weights="imagenet"):
         network = _build_application(backbone, "imagenet" if weights == "imagenet" else None)
     if weights not in ("imagenet", None):
         load_weights(network, weights)
+        return _complete_scaling(network)
     return network
 
 
@@ -73,6 +76,34 @@ def _build_application(backbone, weights):
     with _explain_download(backbone):
         network = application(weights=weights, input_tensor=preprocess_input(pixels))
     return keras.Model(pixels, network.output, name=network.name)
+
+
+def _complete_scaling(network):
+    """Give EfficientNetB0 to B7 the last operation of their scaling, where a file has brought ImageNet's weights.
+
+    Keras puts it into the network only where it downloads the weights itself: these hold deviations where its layer
+    takes variances. Nothing else of the network changes; any other network is returned as it is.
+    """
+    norms = [layer for layer in network.layers if isinstance(layer, layers.Normalization) and layer.input_mean is None]
+    if len(norms) != 1 or not np.allclose(norms[0].adapt_mean, IMAGENET_MEANS, atol=1e-3):
+        return network
+    rescale = layers.Rescaling([deviation**-0.5 for deviation in IMAGENET_DEVIATIONS])
+
+    def call_layer(layer, *inputs, **options):
+        outputs = layer(*inputs, **options)
+        return rescale(outputs) if layer.name == norms[0].name else outputs
+
+    complete = keras.models.clone_model(network, call_function=call_layer)
+    for layer in network.layers:
+        _set_weights(complete.get_layer(layer.name), layer.get_weights())
+    return complete
+
+
+def _set_weights(layer, values):
+    """Set the weights of a layer, and what Normalization computes of them, which set_weights alone leaves as it was."""
+    layer.set_weights(values)
+    if isinstance(layer, layers.Normalization):
+        layer.finalize_state()
 
 
 @contextmanager
@@ -155,7 +186,7 @@ def fold_batch_norm(model):
         if layer.name in pairs:
             folded.get_layer(layer.name).set_weights(_fold_pair(layer, pairs[layer.name]))
         elif layer.name not in norms:
-            folded.get_layer(layer.name).set_weights(layer.get_weights())
+            _set_weights(folded.get_layer(layer.name), layer.get_weights())
     return folded
 
 
@@ -208,7 +239,8 @@ def compute_fingerprint(backbone, model):
     width), n_features, scaling (what black and what white become, by channel) and weights_sha256.
     """
     height, width = model.input_shape[1:3]
-    first = next(layer for layer in model.layers if layer.weights)
+    is_scaling = layers.Normalization | layers.Rescaling
+    first = next(layer for layer in model.layers if layer.weights and not isinstance(layer, is_scaling))
     scale = keras.Model(model.inputs[0], first.input)
     flat = np.float32([np.zeros((height, width, 3)), np.full((height, width, 3), 255)])
     scaled = scale(flat).numpy()

@@ -1,8 +1,10 @@
 """From bytes to feature vectors, on the workers: one pass, one network a worker, a reason for each picture refused."""
 
+import math
 import sys
 import zipimport
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +15,9 @@ from pyspark.sql.functions import pandas_udf
 from fruits import images, interpreter
 
 OUTCOME = "features array<float>, reason string"  # one of the two is null
-FILE_WEIGHT = 2**19  # bytes; Spark fills tasks of 128 MiB, so that one takes at most 256 pictures
+TASK_PICTURES = 256  # that a task takes at most
+FILE_WEIGHT = 2**27 // TASK_PICTURES  # bytes that Spark counts beside a file's own; it fills tasks of 128 MiB
+TASKS = "spark.sql.files.minPartitionNum"
 TASKS_PER_CORE = 4  # where there are fewer pictures than that; more tasks end together, fewer start quicker
 
 
@@ -27,11 +31,27 @@ def tune_spark(spark, batch_size):
     cores = spark.sparkContext.defaultParallelism
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", batch_size)
     spark.conf.set("spark.sql.files.openCostInBytes", FILE_WEIGHT)
-    spark.conf.set("spark.sql.files.minPartitionNum", TASKS_PER_CORE * cores)
+    spark.conf.set(TASKS, TASKS_PER_CORE * cores)
     spark.conf.set("spark.sql.sources.ignoreDataLocality", True)
     for kind in ("int96", "datetime"):  # Spark's own choice is to fail at a file's date before 1900
         for way in ("Read", "Write"):
             spark.conf.set(f"spark.sql.parquet.{kind}RebaseModeIn{way}", "CORRECTED")
+
+
+@contextmanager
+def cut_tasks(spark, count):
+    """Have Spark read pictures, count of them, in tasks of TASK_PICTURES at most while the block runs, packed ones too.
+
+    A packed picture has no file of its own, and weighs little: without this a task would take thousands, each core of a
+    cluster one or two, and wait for the last. Cores that have joined get tasks too.
+    """
+    before = spark.conf.get(TASKS, None)
+    cores = spark.sparkContext.defaultParallelism
+    spark.conf.set(TASKS, max(TASKS_PER_CORE * cores, math.ceil(count / TASK_PICTURES)))
+    try:
+        yield
+    finally:
+        spark.conf.unset(TASKS) if before is None else spark.conf.set(TASKS, before)
 
 
 def make_featurizer(broadcast_network, done=None, refused=None):

@@ -16,7 +16,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from fruits import storage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
-MAX_PIXELS = 89_478_485  # that are decoded of one picture: 256 MiB of RGB, where Pillow begins to speak of a bomb
+MAX_PIXELS = 89_478_485  # that are decoded of one picture, where Pillow begins to speak of a bomb: 1 GiB at most
 MAX_BYTES = 64 * 2**20  # one file is held whole in memory, in Java several times over, and in Python
 LISTING = pa.schema([
     ("path", pa.string()), ("length", pa.int64()), ("modificationTime", pa.timestamp("ms", "UTC")),
@@ -177,8 +177,8 @@ def decode(content, size):
             picture.draft("RGB", (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough
             # A progressive one takes the memory of all its pixels, however small it is decoded.
             _check_pixels(original if "progressive" in picture.info else picture.size)
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(_to_rgb(upright).resize((width, height), Image.Resampling.BICUBIC))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return np.asarray(_to_rgb(picture).resize((width, height), Image.Resampling.BICUBIC))
     except RefusedPicture:
         raise
     except Exception as error:  # a hostile file can raise nearly anything from the depths of a decoder
@@ -197,15 +197,14 @@ def _check_pixels(size):
 def _to_rgb(picture):
     """Turn any mode of Pillow into RGB as a person sees it."""
     if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scaling
-        eight_bits = np.asarray(picture, dtype=np.float64) * (255 / 65_535)
-        return Image.fromarray(eight_bits.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        return picture.convert("I").point([value / 257 for value in range(2**16)], "L").convert("RGB")
     if picture.mode == "F":
         raise RefusedPicture("floating-point pixels, whose range is unknown: save it with 8 bits a colour")
     if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")  # convert() alone would show the hidden colours
-    return picture.convert("RGB")
+        rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        on_white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return on_white.convert("RGB")  # convert() alone would show the hidden colours
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _explain_failure(content, error):

@@ -17,7 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from fruits import images, storage
+from fruits import features, images, storage
 
 VERSION = ("modificationTime", "length")  # one of a picture; another picture under its name has another
 SCHEMAS = {
@@ -34,7 +34,7 @@ WAS_OPENED = "version.modificationTime IS NOT NULL"  # other rejected files are 
 # Files that are as they were, but that tables do not hold as they do once tidied.
 IS_UNSETTLED = """CASE state WHEN 'unchanged' THEN rows != 1 OR named != 0
     WHEN 'skipped' THEN rows != 0 OR named != int({names}) ELSE state IS NULL END"""
-NOT_READABLE = "not readable: deleted during the run, or of a name that Spark cannot open"
+NOT_READABLE = "not readable: deleted during the run, of a name that Spark cannot open, or on a disk that failed"
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
 # How parquet is written. A row group is what Spark reads at once: of pictures, it is what one looked up costs, and the
@@ -62,12 +62,15 @@ class Changes(NamedTuple):
     counts: files by state. folder: that pictures lies in.
     unsettled: files that are as they were, but that the tables hold twice, or name wrongly: a run was killed, or one
     that Spark skips has come or gone.
+    tried: how many of the new ones were tried before and could not be opened. which: a hash of these.
     """
 
     folder: str
     pictures: DataFrame
     counts: dict
     unsettled: int = 0
+    tried: int = 0
+    which: str | None = None
 
     @property
     def found(self):
@@ -83,6 +86,11 @@ class Changes(NamedTuple):
     def is_empty(self):
         """Whether nothing is new, changed or gone, and nothing is left to tidy."""
         return self.to_do == self.counts["deleted"] == self.unsettled == 0
+
+    def is_in_vain(self, before):
+        """Whether all that is to do could not be opened at the look before, and is as it was. before: its Changes."""
+        is_all = self.to_do == self.tried and self.counts["deleted"] == self.unsettled == 0
+        return is_all and self.which == before.which
 
     @property
     def are_all_gone(self):
@@ -111,7 +119,8 @@ def claim_features(output, fingerprint, recompute=False):
                 f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
                 f"that made them, set output_path elsewhere, or set recompute to true to delete them and begin anew"
             )
-        storage.delete_folder(f"{output}/rejected")  # what one network refuses, another may not
+        if theirs or are_there:  # else nothing there is a run's: a folder of that name is somebody's own
+            storage.delete_folder(f"{output}/rejected")  # what one network refuses, another may not
         if are_there:  # their fingerprint goes last: a run killed before is refused
             storage.delete_folder(folder)
         storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
@@ -155,12 +164,17 @@ def find_changes(spark, listing, tables, folder):
     )
     compared = listing.join(known, "path", "full_outer").fillna(0, ["rows", "named"]).withColumn("state", state)
     pictures = _write_and_read(compared, f"{folder}/pictures")
-    is_unsettled = F.expr(IS_UNSETTLED.format(names="rejected" in tables))
-    found = pictures.groupBy("state").agg(F.count("*").alias("files"), F.count_if(is_unsettled).alias("unsettled"))
-    found = found.toPandas().set_index("state")
-    return Changes(
-        folder, pictures, {state: int(found["files"].get(state, 0)) for state in STATES}, int(found["unsettled"].sum())
+    was_tried = F.expr("state = 'new' AND named > 0")
+    found = pictures.groupBy("state").agg(
+        F.count("*").alias("files"),
+        F.count_if(F.expr(IS_UNSETTLED.format(names="rejected" in tables))).alias("unsettled"),
+        F.count_if(was_tried).alias("tried"),
+        F.bit_xor(F.when(was_tried, F.xxhash64("path", *VERSION))).cast("string").alias("which"),
     )
+    found = found.toPandas().set_index("state")
+    counts = {state: int(found["files"].get(state, 0)) for state in STATES}
+    sums = found[["unsettled", "tried"]].sum().astype(int)
+    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["tried"]), found["which"].get("new"))
 
 
 def _write_and_read(rows, folder):
@@ -188,19 +202,22 @@ def cut_slices(pictures, changes, per_core):
     pictures: DataFrame of the files that Spark reads, with a path. Where all that is there is to do, a slice is chosen
     by a hash of the files' names alone. Else the names of one slice are held in memory, about SLICE_NAMES at most.
     """
+    spark, are_named = pictures.sparkSession, changes.counts["unchanged"] > 0
     to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
     to_do = to_do.where("file IS NOT NULL")  # null: it could not be packed, which tidy says in the table rejected
-    are_named = changes.counts["unchanged"] > 0
     shares, first = math.ceil(changes.to_do / per_core), 0  # a core's; a slice takes as many as there are cores
     while first < shares:
-        cores = pictures.sparkSession.sparkContext.defaultParallelism
+        cores = spark.sparkContext.defaultParallelism
         last = first + (min(cores, max(1, SLICE_NAMES // per_core)) if are_named else cores)
         rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file")
         if are_named:
-            if len(names := rows.toPandas()):
-                yield _choose_named(pictures, names)
-        elif not rows.isEmpty():
-            yield pictures.where(_is_share(images.name_source(), shares, first, last))
+            part = _choose_named(pictures, names) if len(names := rows.toPandas()) else None
+        else:
+            is_empty = rows.isEmpty()
+            part = None if is_empty else pictures.where(_is_share(images.name_source(), shares, first, last))
+        if part is not None:
+            with features.cut_tasks(spark, min(changes.to_do, per_core * (last - first))):
+                yield part
         first = last
 
 
@@ -337,8 +354,9 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
     Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
-    look that finds this is told and passed over; found at first, it raises ValueError. A look that fails, since a disk
-    or the network is away, is told and made again.
+    look that finds this is told and passed over; found at first, it raises ValueError, and OSError where it happened
+    while its pictures were read. A look that fails, since a disk or the network is away, is told and made again. Files
+    that could not be opened are tried once more, then when they have changed or others come.
     """
     if changes.are_all_gone:
         raise ValueError(
@@ -347,17 +365,22 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
         )
     yield pictures, changes
     if trigger is None:
+        if changes.found and storage.is_empty(folder):
+            raise OSError(
+                f"images_path {folder!r} holds nothing any more: its disk may be gone, and pictures that were not read "
+                f"are named in {output}/rejected. Run again when it is back: what was featurized is kept"
+            )
         return
     spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
     how_to_stop = f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}"
     print(how_to_stop, flush=True)
     while _wait(seconds, stop):
         try:
-            listing = images.survey(spark, folder, output)
+            listing, before = images.survey(spark, folder, output), changes
             changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
             if changes.are_all_gone:
                 print(f"no file is left, and {changes.counts['deleted']:,} pictures stay until one comes", flush=True)
-            elif not changes.is_empty:
+            elif not changes.is_empty and not changes.is_in_vain(before):
                 print(f"{changes.found:,} files: {changes}", flush=True)
                 yield images.label_pictures(reader.load(folder)), changes
                 print(how_to_stop, flush=True)  # again: progress is shown in place of what its cell has shown before

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pyarrow
 
-from fruits import increments, reduction, storage
+from fruits import increments, reduction, report, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
@@ -87,6 +87,12 @@ def _complain_together(values):
             f"output_path {output!r} lies inside images_path {pictures!r}, so the next run would take the results "
             f"for pictures: set output_path elsewhere"
         )
+    for name in (*increments.list_tables(output), "listing", "changes", "figures", *report.RESULTS):
+        if _lies_in(pictures, f"{output}/{name}"):
+            return (
+                f"images_path {pictures!r} lies inside output_path {output!r}, whose folder {name}/ is for results: "
+                f"set output_path elsewhere"
+            )
     if packed and (_lies_in(storage.resolve(packed), pictures) or _lies_in(pictures, storage.resolve(packed))):
         return f"packed_path {packed!r} and images_path {pictures!r} lie in each other: set packed_path elsewhere"
     if packed and _lies_in(output, storage.resolve(packed)):
@@ -149,7 +155,7 @@ def _is_picture_folder(path):
 def _is_writable(path):
     """Say whether a folder can be written, by writing: rights, full disks and missing buckets all show.
 
-    A folder that was not there is not left: another parameter may be refused yet.
+    A folder that was not there is not left, but those above it are: another parameter may be refused yet.
     """
     if not isinstance(path, str) or path == "":  # resolve("") is the project's own folder
         return False
@@ -216,8 +222,8 @@ RULES = {
     "max_components": (lambda count: count is None or _is_count(count), "a whole number from 1 on, or nothing"),
     "pca_model": (lambda path: path is None or _is_pca(path), "the folder pca/ that an earlier run left, or nothing"),
     "quality_seconds": (lambda seconds: _is_number(seconds) and 0 <= seconds <= 1e6, "a number of seconds, 0 to 1e6"),
-    "batch_size": (_is_count, "a whole number from 1 on"),
-    "seed": (lambda seed: _is_count(seed) or (seed == 0 and type(seed) is int), "a whole number from 0 on"),
+    "batch_size": (lambda count: _is_count(count) and count <= 4096, "a whole number from 1 to 4096"),
+    "seed": (lambda seed: type(seed) is int and 0 <= seed < 2**32, "a whole number from 0 to 4294967295"),
     "save_csv": (lambda choice: isinstance(choice, bool), "true or false"),
     "packed_path": (lambda path: path is None or _is_for_packs(path), "the path of a folder, or nothing"),
     "pictures_per_commit": (_is_count, "a whole number from 1 on"),

@@ -103,14 +103,15 @@ def _sum_moments(table, column="features"):
         yield pa.RecordBatch.from_pydict({"rows": [rows], "total": [total.tobytes()], "products": [products.tobytes()]})
 
     # As many sums as cores, however many files: each is 13 MB for 1,280 features. Where there are many, workers add
-    # them up in a tree, so that neither the driver's memory nor its one core is what the others wait for.
+    # them up in a tree, so that neither the driver's memory nor its one core is what the others wait for: of three
+    # levels, since two leave eight sums to the driver on 64 cores, which for 4,096 features is more than Spark lets by.
     cores = vectors.sparkSession.sparkContext.defaultParallelism
     with _send_blocks(vectors.sparkSession):
         sums = vectors.coalesce(cores).mapInArrow(sum_partition, MOMENTS).rdd
     parts = sums.map(
         lambda part: (part.rows, np.frombuffer(part.total), np.frombuffer(part.products).reshape(size, size))
     )
-    return origin, *parts.treeReduce(lambda one, other: tuple(map(operator.add, one, other)))
+    return origin, *parts.treeReduce(lambda one, other: tuple(map(operator.add, one, other)), depth=3)
 
 
 def measure_variance(table, pca):

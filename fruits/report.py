@@ -82,6 +82,8 @@ class Report:
         before = self.values
         counts = changes.counts
         self.note(images_found=changes.found)
+        if "images_new" in before:
+            counts = counts | {"new": counts["new"] - changes.tried}  # an earlier look has counted them
         for state in ("new", "changed", "deleted"):
             self.note(**{f"images_{state}": before.get(f"images_{state}", 0) + counts[state]})
         self.note(images_skipped=counts["skipped"])  # of those rejected, the ones that were never opened

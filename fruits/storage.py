@@ -1,6 +1,7 @@
 """Folders and files on this machine or on S3, reached in one way. What they hold is not known here."""
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -56,11 +57,11 @@ def list_files(folder):
     """
     filesystem, root = _open(folder)
     prefix = folder[: -len(root)] if "://" in folder else "file:"
-    pending, is_empty = [root], True
+    pending, was_empty = [root], True
     while pending:
         below = pending.pop()
         for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(below, allow_not_found=below != root)):
-            is_empty = False
+            was_empty = False
             try:
                 path = entry.path
             except UnicodeDecodeError as error:  # Arrow can open it as little as Java can
@@ -72,10 +73,17 @@ def list_files(folder):
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
                 yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
-    if "://" not in folder and not is_empty:
-        with os.scandir(root) as left:
-            if next(left, None) is None:
-                raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
+    if "://" not in folder and not was_empty and is_empty(folder):
+        raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
+
+
+def is_empty(folder):
+    """Say whether a folder holds nothing at all, or is not there; one entry is looked at. Raises OSError."""
+    if "://" in folder:
+        return not is_folder(folder)  # S3 has a folder where a name begins so
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return next(entries, None) is None
+    return True
 
 
 def is_utf8(path):

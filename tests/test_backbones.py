@@ -20,6 +20,7 @@ from fruits.tensorflow_setup import keras
 
 PICTURES = Path(backbones.__file__).parents[1] / "data" / "images"
 APPLICATIONS = keras.applications
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # means and deviations, as torchvision too documents them
 
 
 class Case(NamedTuple):
@@ -86,9 +87,21 @@ def settle_norms(model, scaled):
         norm.beta.assign(lots.normal(0, 0.2, norm.beta.shape))
         if norm.scale:
             norm.gamma.assign(lots.uniform(0.5, 1.5, norm.gamma.shape))
+    for layer in list_adapted(model):
+        layer.adapt_mean.assign(lots.uniform(0.3, 0.6, layer.adapt_mean.shape))
+        layer.adapt_variance.assign(lots.uniform(0.1, 0.3, layer.adapt_variance.shape))
+        layer.finalize_state()
     model(scaled, training=True)
     for norm in norms:
         norm.momentum = 0.99
+
+
+def list_adapted(model):
+    """List the layers that scale by a mean and a variance among the weights, as EfficientNetB0's does."""
+    return [
+        layer for layer in model.layers
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None
+    ]  # fmt: skip
 
 
 def count_norms(model):
@@ -111,6 +124,8 @@ def networks(request):
     size = network.input_shape[1:3]
     settle_norms(reference, case.preprocess_input(draw_patches(4, *size)))
     network.set_weights(reference.get_weights())
+    for layer in list_adapted(network):
+        layer.finalize_state()
     cut = backbones.cut_classifier(network)
     folded = backbones.fold_batch_norm(cut)
     pixels = draw_patches(2, *size, seed=1)
@@ -200,6 +215,37 @@ def mobilenet():
     settle_norms(network, draw_patches(4) / 127.5 - 1)
     cut = keras.Model(network.input, network.layers[-2].output)
     return network, cut, cut(draw_patches(2, seed=1) / 127.5 - 1)
+
+
+@pytest.mark.parametrize("is_published", [True, False], ids=["h5", "weights.h5"])
+def test_efficientnetb0_scales_alike_whether_its_weights_are_downloaded_or_a_file(monkeypatch, tmp_path, is_published):
+    keras.utils.set_random_seed(9)
+    trained = APPLICATIONS.EfficientNetB0(weights=None)
+    settle_norms(trained, draw_patches(4))
+    (scaling,) = list_adapted(trained)
+    scaling.adapt_mean.assign([0.485, 0.456, 0.406])
+    scaling.adapt_variance.assign([0.229, 0.224, 0.225])
+    save_legacy_weights(trained, published := tmp_path / "efficientnetb0.h5")
+    monkeypatch.setattr("keras.src.applications.efficientnet.file_utils.get_file", lambda *_, **__: str(published))
+    theirs, downloaded = APPLICATIONS.EfficientNetB0(), backbones.build_network("EfficientNetB0")
+    theirs.save_weights(saved := tmp_path / "EfficientNetB0.weights.h5")
+    ours = backbones.build_network("EfficientNetB0", str(published if is_published else saved))
+    pixels = draw_patches(2, seed=1)
+    for network in (downloaded, ours, backbones.fold_batch_norm(ours)):
+        assert_same(network(pixels), theirs(pixels), 1e-4)
+    one, other = (backbones.compute_fingerprint("EfficientNetB0", network) for network in (downloaded, ours))
+    assert one == other
+    black = [round(-mean / deviation, 4) for mean, deviation in zip(*IMAGENET, strict=True)]
+    np.testing.assert_allclose(one["scaling"][0], black, atol=2e-4)
+
+
+def test_a_file_of_efficientnetb0_with_a_scaling_of_its_own_keeps_it(tmp_path):
+    keras.utils.set_random_seed(9)
+    trained = APPLICATIONS.EfficientNetB0(weights=None)
+    settle_norms(trained, draw_patches(4))
+    trained.save_weights(tmp_path / "own.weights.h5")
+    read, pixels = backbones.build_network("EfficientNetB0", str(tmp_path / "own.weights.h5")), draw_patches(2, seed=1)
+    assert_same(read(pixels), trained(pixels), 1e-5)
 
 
 def save_legacy_weights(model, path):

@@ -298,6 +298,23 @@ def test_a_decompression_bomb_takes_no_memory(tmp_path):
     assert int(answer.stdout) * unit < 32 * 2**20, answer.stderr
 
 
+@pytest.mark.parametrize(("colour", "samples", "depth"), [(0, 1, 16), (6, 4, 8)], ids=["grey of 16 bits", "RGBA"])
+def test_a_picture_just_below_the_limit_takes_memory_for_a_few_copies_of_its_pixels(tmp_path, colour, samples, depth):
+    side = 9_400
+    row = bytes(side * samples * depth // 8)
+    (tmp_path / "large.png").write_bytes(write_png(side, side, depth, colour, (row for _ in range(side))))
+    program = """if True:
+        import pathlib, resource, sys
+        from fruits import images
+        images.decode(pathlib.Path(sys.argv[1]).read_bytes(), (8, 8))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    command = [sys.executable, "-c", program, tmp_path / "large.png"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(answer.stdout) * unit < 3.5 * 4 * side**2 + 300e6, answer.stderr
+
+
 @pytest.mark.parametrize("picture_format", [*LOSSLESS, *LOSSY])
 @pytest.mark.filterwarnings("ignore")
 def test_a_header_with_wrong_bytes_gives_pixels_or_a_reason(encode_picture, picture_format):

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from fruits import images, increments
+from fruits import images, increments, report
 
 FINGERPRINT = {"backbone": "MobileNetV2", "input_size": [224, 224], "weights_sha256": "ab" * 32}
+TASKS = "spark.sql.files.minPartitionNum"
 READER_OPTIONS = dict.fromkeys(("recursiveFileLookup", "ignoreMissingFiles", "ignoreCorruptFiles"), "true")
 
 
@@ -355,6 +356,13 @@ def test_a_network_that_has_left_no_feature_does_not_stand_in_the_way_of_another
     assert not (tmp_path / "rejected").exists()
 
 
+def test_a_folder_named_rejected_that_no_run_has_written_is_left_alone(tmp_path):
+    (tmp_path / "rejected").mkdir()
+    (tmp_path / "rejected" / "blurred.jpg").write_bytes(b"1")
+    increments.claim_features(str(tmp_path), FINGERPRINT)
+    assert (tmp_path / "rejected" / "blurred.jpg").exists()
+
+
 def test_recomputing_with_the_same_network_keeps_what_is_there(tmp_path):
     increments.claim_features(str(tmp_path), FINGERPRINT)
     (tmp_path / "features" / "0.parquet").write_bytes(b"1")
@@ -416,6 +424,23 @@ def test_packed_pictures_lie_in_groups_that_tasks_can_share_however_heavy_they_a
     assert sum(group.num_rows for group in groups) == 617  # five more that were there
     assert max(group.total_byte_size for group in groups) < 3 * 2**20
     assert 10 < len(groups) < 40
+
+
+def test_tasks_of_packed_pictures_are_as_small_as_those_of_files(place, tuned_spark):
+    random = np.random.default_rng(0)
+    for number in range(1195):
+        place.write(f"C/{number}.jpg")
+        (place.pictures / "C" / f"{number}.jpg").write_bytes(random.bytes(10_000))
+    listing, before = images.survey(tuned_spark, str(place.pictures), str(place.output)), tuned_spark.conf.get(TASKS)
+    pictures, files = increments.pack(tuned_spark, place.load(), listing, str(place.output / "packs"), 1000)
+    assert len(list((place.output / "packs").glob("*.parquet"))) <= 2
+    changes = increments.find_changes(tuned_spark, files, place.tables, f"{place.output}/changes")
+    sizes = []
+    for part in increments.cut_slices(pictures, changes, 10_000):
+        sizes += part.rdd.mapPartitions(lambda rows: [sum(1 for _ in rows)]).collect()
+    assert sum(sizes) == 1200
+    assert max(sizes) <= 256 + 110  # a row group more, of 1 MiB
+    assert tuned_spark.conf.get(TASKS) == before
 
 
 def test_a_packed_folder_that_a_killed_run_left_with_a_picture_twice_is_refused(place):
@@ -508,6 +533,40 @@ def test_a_watch_outlives_a_folder_that_is_away_for_a_while(place, monkeypatch, 
     said = capsys.readouterr().out
     assert "could not look, and will try again (FileNotFoundError: " in said
     assert said.count("to stop, interrupt or make the file") == 2
+
+
+def test_a_watch_tries_a_file_that_cannot_be_opened_once_more_and_then_when_another_comes(place, monkeypatch):
+    monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
+    away, run = place.pictures / "C" / "away.jpg", report.Report(str(place.output))
+    place.write("C/away.jpg")
+    first, seen, tidy = (place.load(), place.look()), [], increments.tidy
+    looks = increments.watch(*first, place.reader, str(place.pictures), str(place.output), trigger="200 ms")
+    for pictures, changes in looks:
+        run.count(changes)
+        seen.append((changes.counts["new"], changes.tried))
+        content = away.read_bytes()
+        away.unlink()  # listed, but not there when it is read
+        place.featurize(changes, pictures=pictures)
+        tidy(place.spark, changes, place.tables)
+        place.write("C/away.jpg", content.decode())
+        if len(seen) == 2:  # long enough for looks that would try it again
+            threading.Timer(4, place.write, ["C/other.jpg", "1"]).start()
+        elif len(seen) == 3:
+            (place.output / "stop").touch()
+    assert seen == [(6, 0), (1, 1), (2, 1)]
+    assert run.values["images_new"] == 7
+    assert "C/other.jpg" in dict(place.read())
+
+
+def test_a_run_whose_folder_is_empty_when_it_has_been_read_ends_in_an_error(place):
+    changes = place.look()
+    looks = increments.watch(place.load(), changes, None, str(place.pictures), str(place.output))
+    next(looks)
+    shutil.rmtree(place.pictures)
+    place.featurize(changes)
+    increments.tidy(place.spark, changes, place.tables)
+    with pytest.raises(OSError, match="holds nothing any more: its disk may be gone.* Run again when it is back"):
+        next(looks)
 
 
 def test_a_watch_does_not_begin_where_all_known_pictures_are_gone(place):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import nbformat
 import numpy as np
@@ -276,6 +277,24 @@ def test_a_later_run_with_the_saved_pca_gives_pictures_the_same_coordinates(
         np.testing.assert_allclose(same, row["pca"], atol=1e-5 * np.abs(row["pca"]).max())
     about = [json.loads((folder / "pca" / "fruits.json").read_text()) for folder in (smoke.output, tmp_path / "out")]
     assert about[0] == about[1]
+
+
+def test_results_of_a_saved_pca_do_not_stand_once_another_lies_in_its_place(source):
+    (cell,) = [cell.source for cell in source.cells if "run.depend_on(" in cell.source]
+
+    def list_what_it_depends_on(k, variance):
+        names = mock.MagicMock()
+        names.reduction.load_pca.return_value = SimpleNamespace(k=k, variance=np.array([variance, 0.1]))
+        names.fingerprint = {"weights_sha256": "ab" * 32}
+        names.backbones.compute_fingerprint.return_value = names.fingerprint
+        used = "backbones", "reduction", "increments", "storage", "run", "backbone", "feature_extractor", "output_path"
+        exec(cell, {name: getattr(names, name) for name in used} | {"pca_model": "keep", "recompute": False})  # noqa: S102
+        return [call.kwargs for call in names.run.depend_on.call_args_list]
+
+    first = list_what_it_depends_on(5, 1.5)
+    assert list_what_it_depends_on(5, 1.5) == first == json.loads(json.dumps(first))
+    assert list_what_it_depends_on(6, 1.5) != first
+    assert list_what_it_depends_on(5, 1.6) != first
 
 
 def test_a_saved_pca_of_other_weights_is_refused_before_any_picture_is_featurized(

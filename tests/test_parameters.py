@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,8 +106,8 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("max_components", value, "a whole number from 1 on, or nothing") for value in NOT_COUNTS),
     *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
     *(("quality_seconds", value, "a number of seconds, 0 to 1e6") for value in NOT_SECONDS),
-    *(("batch_size", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
-    *(("seed", value, "a whole number from 0 on") for value in [-1, 1.5, 0.0, "0", None, True, False, [0], {0}]),
+    *(("batch_size", value, "a whole number from 1 to 4096") for value in [*NOT_COUNTS, 4097, None]),
+    *(("seed", value, "a whole number from 0 to 4294967295") for value in [-1, 2**32, 0.0, "0", None, True, [0]]),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
     *(("packed_path", value, "the path of a folder, or nothing") for value in [*NOT_TEXT[1:], ""]),
     *(("pictures_per_commit", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
@@ -202,6 +203,14 @@ def test_a_refused_run_leaves_no_folder(right, tmp_path):
 def test_an_output_inside_the_pictures_is_refused(right, tmp_path, output):
     (complaint,) = complain(right | {"output_path": f"{tmp_path}/{output}"})
     assert re.match(r"output_path .* lies inside images_path .*: set output_path elsewhere", complaint)
+
+
+@pytest.mark.parametrize("name", ["rejected", "features", "changes", "pca/of/mine"])
+def test_pictures_in_a_folder_that_is_for_results_are_refused(right, tmp_path, name):
+    shutil.copytree(tmp_path / "pictures", tmp_path / "output" / name)
+    (complaint,) = complain(right | {"images_path": f"{tmp_path}/output/{name}", "output_path": f"{tmp_path}/output"})
+    table = name.split("/")[0]
+    assert re.match(rf"images_path .* lies inside output_path .* whose folder {table}/ is for results: set", complaint)
 
 
 @pytest.mark.parametrize("output", ["earlier", "earlier/pca"])

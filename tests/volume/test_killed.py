@@ -197,6 +197,10 @@ def test_nothing_is_mixed_where_a_run_is_killed_as_it_deletes_features_of_anothe
     let_die(tmp_path / "run", parameters, "storage", "delete_folder", 2)
     with pytest.raises(ValueError, match="made by another network"):
         walk_here(pictures, output)
+    fingerprint.unlink()  # as where it is killed amid the files of the folder
+    runs.list_files(output, "features")[0].unlink()
+    with pytest.raises(ValueError, match="made by another network: their backbone is unknown"):
+        walk_here(pictures, output)
     found = walk_here(pictures, output, recompute=True)
     check_account(found, undisturbed, new=len(undisturbed.features) + len(runs.OPENED_IN_VAIN))
     runs.compare_tables(found, undisturbed)
