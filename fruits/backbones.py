@@ -215,7 +215,7 @@ def _fold_pair(convolution, norm):
 
 
 def compile_network(model):
-    """Compile a model into a file of TensorFlow Lite: its weights, and the operations that they go through.
+    """Compile a model into a file of TensorFlow Lite: its weights, and the operations that use them.
 
     interpreter.open_network runs it: on a processor with AVX2 alone it takes five sixths of the time that TensorFlow's
     own kernels take, on one with AVX512 and AMX as long as they; and a worker that imports neither TensorFlow nor Keras
