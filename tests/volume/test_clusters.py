@@ -1,9 +1,11 @@
 """The same run on Spark's own small clusters: the package travels to the executors, one of which may die."""
 
 import json
+import os
 import re
+import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyspark
@@ -80,15 +82,30 @@ def check_travelled(run, home):
         assert Path(home, "work") in package.parents, package
 
 
-def kill_executor(worker):
-    """Kill the executor that a Python worker works for: its Java and all of its Python. Returns its number."""
+def find_executor(worker):
+    """Find the executor that a Python worker works for: the number of its Java, then those of all of its Python."""
     daemon = runs.find_parent(worker)
     java = runs.find_parent(daemon)
-    line = Path(f"/proc/{java}/cmdline").read_text().split("\0")
-    assert "org.apache.spark.executor.CoarseGrainedExecutorBackend" in line
+    assert "org.apache.spark.executor.CoarseGrainedExecutorBackend" in Path(f"/proc/{java}/cmdline").read_text()
     children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-    runs.kill(java, daemon, *map(int, children))
-    return line[line.index("--executor-id") + 1]
+    return java, daemon, *map(int, children)
+
+
+def freeze_while_it_writes(java, run, output):
+    """Stop an executor's Java at a moment when it has a file of features open that is not committed."""
+    unfinished = f"{output}/features/_temporary/0/_temporary/"
+
+    def is_writing():
+        with suppress(OSError):
+            return any(unfinished in os.readlink(file) for file in Path(f"/proc/{java}/fd").iterdir())
+
+    while True:
+        assert run.process.poll() is None, "the run ended before its executor was seen to write"
+        if is_writing():
+            os.kill(java, signal.SIGSTOP)
+            if is_writing():
+                return
+            os.kill(java, signal.SIGCONT)
 
 
 def check_whole_run(master, environment, pictures, undisturbed, folder, until=walk.FEATURES):
@@ -120,11 +137,16 @@ def test_a_standalone_cluster_computes_what_one_process_does(cluster, pictures, 
     check_whole_run(address, environment, pictures, undisturbed, tmp_path)
 
 
-def test_a_run_survives_an_executor_that_is_killed(cluster, pictures, undisturbed, tmp_path):
+@pytest.mark.parametrize("is_writing", [False, True], ids=["as it featurizes", "as it writes"])
+def test_a_run_survives_an_executor_that_is_killed(cluster, pictures, undisturbed, tmp_path, is_writing):
     address, environment = cluster
     parameters = runs.list_parameters(pictures, tmp_path / "output", spark_master=address)
     environment = environment | {runs.MARK: str(tmp_path)}
     with runs.start_run(tmp_path / "run", parameters, environment=environment, hold_at=2) as run:
-        kill_executor(run.wait_for_hold())
+        executor = find_executor(run.wait_for_hold())
+        if is_writing:
+            run.release()
+            freeze_while_it_writes(executor[0], run, tmp_path / "output")
+        runs.kill(*executor)
         assert run.finish() == 0, run.read_log()[-3000:]
     runs.compare_tables(runs.read_tables(tmp_path / "output", pictures), undisturbed)
