@@ -198,7 +198,7 @@ def test_nothing_is_mixed_where_a_run_is_killed_as_it_deletes_features_of_anothe
     with pytest.raises(ValueError, match="made by another network"):
         walk_here(pictures, output)
     fingerprint.unlink()  # as where it is killed amid the files of the folder
-    runs.list_files(output, "features")[0].unlink()
+    next(iter(runs.list_files(output, "features"))).unlink()
     with pytest.raises(ValueError, match="made by another network: their backbone is unknown"):
         walk_here(pictures, output)
     found = walk_here(pictures, output, recompute=True)
