@@ -209,12 +209,13 @@ def _draw_memory(axes, found):
     cores = _find_last(found)["cores"]
     runs = [run for run in found["runs"] if run["kind"] == "first" and run["cores"] == cores]
     counts = [run["pictures"] for run in runs]
+    lower = min("driver", "java", key=lambda name: runs[-1]["mib"][name] or 0)  # of the two that may lie close together
     styles = {"driver": (BLUE, "o", "-"), "java_live": (RED, "s", "-"), "java": (GREY, "^", "--")}
     for name, (colour, marker, line) in styles.items():
         mib = [run["mib"][name] or 0 for run in runs]
         axes.plot(counts, mib, color=colour, marker=marker, linestyle=line, linewidth=2, label=say(MEMORY[name]))
-        at, above = (counts[-1], mib[-1]), {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(say("{mib:,.0f}", mib=mib[-1]), at, **above)
+        at, place = (counts[-1], mib[-1]), {"xytext": (0, -15 if name == lower else 6), "textcoords": "offset points"}
+        axes.annotate(say("{mib:,.0f}", mib=mib[-1]), at, ha="center", **place)
     axes.set_title(say("memory of the driver, {where}", where=_tell_cores(cores)), fontsize=10)
     axes.set_xlabel(say("pictures"))
     axes.set_ylabel(say("MiB"))
