@@ -174,7 +174,7 @@ def test_the_numbers_on_the_slides_are_those_of_the_report(shown):
     told = [
         "4 321 fichiers", "4 318", "37 nombres au lieu de 640", "95,1 %", "87,7 %", "86,4 %", "25,3 %", "1 234,5 s",
         "163 images par seconde", "04/03/2026", "a new step", "fichier vide (2)", "pas une image (1)", "Pomme (85 %)",
-        "Erreurs : 3 des 20 images", "La qualité : 87,7 % des labels retrouvés avec 37 nombres",
+        "Erreurs : 3 sur 20 images", "La qualité : 87,7 % des labels retrouvés avec 37 nombres",
         "exécutions dans ce dossier",
     ]  # fmt: skip
     assert [number for number in told if number not in text] == []
