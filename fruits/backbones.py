@@ -239,8 +239,7 @@ def compute_fingerprint(backbone, model):
     width), n_features, scaling (what black and what white become, by channel) and weights_sha256.
     """
     height, width = model.input_shape[1:3]
-    is_scaling = layers.Normalization | layers.Rescaling
-    first = next(layer for layer in model.layers if layer.weights and not isinstance(layer, is_scaling))
+    first = next(layer for layer in model.layers if layer.weights and not isinstance(layer, layers.Normalization))
     scale = keras.Model(model.inputs[0], first.input)
     flat = np.float32([np.zeros((height, width, 3)), np.full((height, width, 3), 255)])
     scaled = scale(flat).numpy()

@@ -210,12 +210,9 @@ def cut_slices(pictures, changes, per_core):
         cores = spark.sparkContext.defaultParallelism
         last = first + (min(cores, max(1, SLICE_NAMES // per_core)) if are_named else cores)
         rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file")
-        if are_named:
-            part = _choose_named(pictures, names) if len(names := rows.toPandas()) else None
-        else:
-            is_empty = rows.isEmpty()
-            part = None if is_empty else pictures.where(_is_share(images.name_source(), shares, first, last))
-        if part is not None:
+        if len(names := rows.toPandas() if are_named else rows.head(1)):
+            is_in_slice = _is_share(images.name_source(), shares, first, last)
+            part = _choose_named(pictures, names) if are_named else pictures.where(is_in_slice)
             with features.cut_tasks(spark, min(changes.to_do, per_core * (last - first))):
                 yield part
         first = last

@@ -50,7 +50,7 @@ def read_numbers():
     template = (FOLDER.parent / "emr-cluster.yaml").read_text(encoding="utf-8")
     defaults = dict(re.findall(r'^  (\w+):\n    Type: .*\n    Default: "?([\w.-]+)', template, re.M))
     return measure_network() | measure_cloud() | {
-        "task_pictures": 128 * 2**20 // features.FILE_WEIGHT,  # spark.sql.files.maxPartitionBytes is 128 MiB
+        "task_pictures": features.TASK_PICTURES,
         "batch": int(re.search(r"batch_size: int = (\d+)", notebook)[1]),
         "variance_kept": float(re.search(r"variance_kept: float = ([\d.]+)", notebook)[1]),
         "cores": int(re.search(r'spark\.executor\.cores: "(\d+)"', template)[1]),

@@ -26,6 +26,7 @@ FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruit
 NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
 NOT_SECONDS = [-1, "30", None, True, float("nan"), float("inf"), 1e7]
 NOT_SHARES = [0, -0.5, 1.0001, 95, float("nan"), float("inf"), "0.95", "95 %", None, True, [0.95]]
+NOT_SEEDS = [-1, 1.5, 0.0, "0", None, True, False, [0], {0}, 2**32]
 NOT_TEXT = [None, 3, True, ["data/images"], {"path": "data/images"}]
 
 
@@ -107,7 +108,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("pca_model", value, "the folder pca/ that an earlier run left") for value in [*NOT_TEXT[1:], "", "data"]),
     *(("quality_seconds", value, "a number of seconds, 0 to 1e6") for value in NOT_SECONDS),
     *(("batch_size", value, "a whole number from 1 to 4096") for value in [*NOT_COUNTS, 4097, None]),
-    *(("seed", value, "a whole number from 0 to 4294967295") for value in [-1, 2**32, 0.0, "0", None, True, [0]]),
+    *(("seed", value, "a whole number from 0 to 4294967295") for value in NOT_SEEDS),
     *(("save_csv", value, "true or false") for value in [0, 1, "true", "yes", None, []]),
     *(("packed_path", value, "the path of a folder, or nothing") for value in [*NOT_TEXT[1:], ""]),
     *(("pictures_per_commit", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),

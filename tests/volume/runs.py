@@ -124,6 +124,21 @@ class Run:
         assert value is not is_over, f"{what}: {self.read_log()[-3000:]}"
         return value
 
+    def freeze_while(self, java, look):
+        """Stop a Java of the run at a moment when look finds something, and return what it has found.
+
+        Where it is over before Java stands still, Java goes on, and the next such moment is waited for.
+        """
+        status = Path(f"/proc/{java}/status")
+        while True:
+            while not look():
+                assert self.process.poll() is None, "the run ended before it was seen to write"
+            os.kill(java, signal.SIGSTOP)
+            self.wait_for(lambda: "State:\tT" in status.read_text(), "Java that stands still")
+            if found := look():
+                return found
+            os.kill(java, signal.SIGCONT)
+
     def wait_for_hold(self):
         """Wait until a worker is held: returns its process id."""
         self.wait_for((self.gate / "held").exists, "a worker that is held")

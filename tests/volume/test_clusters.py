@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,7 +85,8 @@ def find_executor(worker):
     """Find the executor that a Python worker works for: the number of its Java, then those of all of its Python."""
     daemon = runs.find_parent(worker)
     java = runs.find_parent(daemon)
-    assert "org.apache.spark.executor.CoarseGrainedExecutorBackend" in Path(f"/proc/{java}/cmdline").read_text()
+    line = Path(f"/proc/{java}/cmdline").read_text().split("\0")
+    assert "org.apache.spark.executor.CoarseGrainedExecutorBackend" in line
     children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
     return java, daemon, *map(int, children)
 
@@ -99,13 +99,7 @@ def freeze_while_it_writes(java, run, output):
         with suppress(OSError):
             return any(unfinished in os.readlink(file) for file in Path(f"/proc/{java}/fd").iterdir())
 
-    while True:
-        assert run.process.poll() is None, "the run ended before its executor was seen to write"
-        if is_writing():
-            os.kill(java, signal.SIGSTOP)
-            if is_writing():
-                return
-            os.kill(java, signal.SIGCONT)
+    run.freeze_while(java, is_writing)
 
 
 def check_whole_run(master, environment, pictures, undisturbed, folder, until=walk.FEATURES):

@@ -2,7 +2,6 @@
 
 import glob
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -110,16 +109,8 @@ def freeze_while_it_writes(run, output):
     Writing takes some tenths of a second. Where it was over before Java stood still, the next slice is waited for.
     """
     # Path.glob fails at a folder that Java deletes meanwhile, as it does once a slice is committed.
-    java, tasks = run.find_java(), f"{output}/features/_temporary/0/task_*/*.parquet"
-    status = Path(f"/proc/{java}/status")
-    while True:
-        while not glob.glob(tasks):
-            assert run.process.poll() is None, "the run ended before it was seen to write"
-        os.kill(java, signal.SIGSTOP)
-        run.wait_for(lambda: "State:\tT" in status.read_text(), "Java that stands still")
-        if files := list(map(Path, glob.glob(tasks))):
-            return files
-        os.kill(java, signal.SIGCONT)
+    tasks = f"{output}/features/_temporary/0/task_*/*.parquet"
+    return list(map(Path, run.freeze_while(run.find_java(), lambda: glob.glob(tasks))))
 
 
 def test_nothing_is_lost_nor_twice_where_a_run_is_killed_while_it_writes(start, check_next_run, tmp_path):
