@@ -17,6 +17,7 @@ from fruits import storage
 
 LIVY = "http://localhost:8998"  # where Livy answers on the cluster's first machine
 START_PATIENCE = 600  # seconds; a cluster that scales up gives a session late
+SIGN_OF_LIFE_PATIENCE = 300  # seconds without one after which Livy ends a session, at work or not: its run was killed
 
 
 class RunError(RuntimeError):
@@ -37,7 +38,8 @@ def check_livy(livy):
 def configure_sparkmagic(folder, livy):
     """Write sparkmagic's settings into a folder. livy: address of the service.
 
-    By default sparkmagic goes on after a remote error, waits a minute for a session, and draws tables by itself.
+    By default sparkmagic goes on after a remote error, waits a minute for a session, draws tables by itself, and has
+    Livy give a run up that has been silent for a minute, which a busy machine may be.
     """
     credentials = {"username": "", "password": "", "url": livy, "auth": "None"}
     settings = {
@@ -46,7 +48,8 @@ def configure_sparkmagic(folder, livy):
         "shutdown_session_on_spark_statement_errors": True,
         "use_auto_viz": False,
         "livy_session_startup_timeout_seconds": START_PATIENCE,
-        "heartbeat_refresh_seconds": 0,  # a heartbeat would give up while a long cell runs
+        "heartbeat_refresh_seconds": SIGN_OF_LIFE_PATIENCE // 10,
+        "livy_server_heartbeat_timeout_seconds": SIGN_OF_LIFE_PATIENCE,
         "logging_config": {"version": 1, "disable_existing_loggers": False},
     }
     Path(folder, "config.json").write_text(json.dumps(settings))

@@ -93,6 +93,12 @@ def test_a_remote_error_is_fatal_and_patience_is_long(tmp_path):
     assert os.environ["SPARKMAGIC_CONF_DIR"] == str(tmp_path)
 
 
+def test_a_run_gives_several_signs_of_life_in_the_time_after_which_livy_gives_it_up_and_pauses_between(tmp_path):
+    headless.configure_sparkmagic(tmp_path, "http://localhost:1234")
+    settings = json.loads((tmp_path / "config.json").read_text())
+    assert 5 <= settings["heartbeat_refresh_seconds"] <= settings["livy_server_heartbeat_timeout_seconds"] / 5
+
+
 @pytest.mark.parametrize(("outputs", "complaints"), [
     ([], []),
     ([v4.new_output("stream", name="stdout", text="Error, in words only")], []),

@@ -8,12 +8,14 @@ import ast
 import base64
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,9 +23,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Session:
     """A process that runs statements one after the other."""
 
-    def __init__(self, number, conf):
-        """Start the process. conf: dict of Spark's settings."""
+    def __init__(self, number, conf, patience):
+        """Start the process. conf: dict of Spark's settings. patience: seconds without a request, 0 for ever."""
         self.number, self.statements, self.state = number, [], "starting"
+        self.patience, self.asked = patience, time.monotonic()
         command = [sys.executable, __file__, "--repl", json.dumps(conf)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.lock = threading.Lock()
@@ -53,6 +56,15 @@ class Session:
             if not answer:
                 self.state = "dead"
 
+    def is_expired(self):
+        """Say whether nobody has asked for it for too long, as Livy judges: whether it is at work does not count."""
+        return 0 < self.patience < time.monotonic() - self.asked
+
+    def end(self):
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+
     def describe(self):
         """Describe the session as Livy does."""
         return {"id": self.number, "state": self.state, "kind": "pyspark", "appId": None, "appInfo": {}, "log": []}
@@ -61,7 +73,7 @@ class Session:
 class Handler(BaseHTTPRequestHandler):
     """The addresses that sparkmagic calls."""
 
-    sessions, conf = {}, {}
+    sessions, conf, numbers = {}, {}, itertools.count()
 
     def answer(self, status, content):
         """Send a JSON answer."""
@@ -76,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
         """Find the session and the number of the statement that the address names, None for each that is missing."""
         numbers = re.fullmatch(r"/sessions(?:/(\d+))?(?:/(?:statements|log)(?:/(\d+))?)?", self.path.split("?")[0])
         session = self.sessions.get(int(numbers[1])) if numbers and numbers[1] else None
+        if session:
+            session.asked = time.monotonic()
         return session, int(numbers[2]) if numbers and numbers[2] else None
 
     def do_GET(self):  # noqa: N802 -- the name that http.server calls
@@ -94,7 +108,8 @@ class Handler(BaseHTTPRequestHandler):
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         session, _ = self.find()
         if session is None:
-            session = Session(len(self.sessions), self.conf | content.get("conf", {}))
+            conf, patience = self.conf | content.get("conf", {}), content.get("heartbeatTimeoutInSecond", 0)
+            session = Session(next(self.numbers), conf, patience)
             self.sessions[session.number] = session
             return self.answer(201, session.describe())
         return self.answer(201, session.add_statement(content["code"]))
@@ -102,8 +117,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self):  # noqa: N802
         """End a session."""
         session, _ = self.find()
-        session.process.kill()
-        session.process.wait()
+        session.end()
         del self.sessions[session.number]
         self.answer(200, {"msg": "deleted"})
 
@@ -149,9 +163,20 @@ def run_statement(code, names):
     return {"status": "ok", "data": {"text/plain": printed.getvalue().rstrip("\n")}}
 
 
+def end_expired_sessions():
+    """End each session that nobody asks for any more; Livy looks once a minute."""
+    while True:
+        time.sleep(1)
+        for session in list(Handler.sessions.values()):
+            if session.is_expired():
+                session.end()
+                del Handler.sessions[session.number]
+
+
 def main(port, conf):
     """Serve until killed."""
     Handler.conf = json.loads(conf)
+    threading.Thread(target=end_expired_sessions, daemon=True).start()
     ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+import requests
 import yaml
 from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port, serve_livy
 
@@ -140,24 +141,60 @@ def test_a_remote_error_ends_in_a_failure_that_says_what_to_do(livy, pictures, t
     assert all(re.search(message, answer.stderr, re.S) for message in messages), answer.stderr[-3000:]
 
 
+@contextlib.contextmanager
+def start_headless(folder, livy, output, command=("-m", "fruits.headless")):
+    """Start a run of cloud.ipynb that writes to a folder of the bucket. Yields its process, whose stderr is to read."""
+    parameters = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/{output}"}
+    (folder / "cloud.yaml").write_text(yaml.safe_dump(parameters))
+    files = [CLOUD, folder / "executed.ipynb", "--parameters", folder / "cloud.yaml"]
+    with subprocess.Popen(
+        [sys.executable, *command, *files, "--livy", livy],
+        env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_on_its_way(line):
+    """Say whether a line of a run's stderr tells that some of its cells have run."""
+    return re.search(r"\b[23]\d%", line)
+
+
 def test_a_livy_that_dies_on_the_way_ends_in_a_failure_that_names_it(moto_server, pictures, tmp_path):
-    parameters = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/unfinished"}
-    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump(parameters))
-    files = [CLOUD, tmp_path / "executed.ipynb", "--parameters", tmp_path / "cloud.yaml"]
-    with serve_livy(moto_server, tmp_path) as (address, group):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fruits.headless", *files, "--livy", address],
-            env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        said = []
+    said = []
+    with (
+        serve_livy(moto_server, tmp_path) as (address, group),
+        start_headless(tmp_path, address, "unfinished") as process,
+    ):
         for line in process.stderr:
             said.append(line)
-            if re.search(r"\b[23]\d%", line):  # of the cells
+            if is_on_its_way(line):
                 with contextlib.suppress(ProcessLookupError):  # two lines may pass before it shows
                     os.killpg(group, signal.SIGKILL)
         assert process.wait(60) == 1
     assert re.search(r"headless: Livy does not answer at .*systemctl status livy-server", said[-1])
     assert nbformat.read(tmp_path / "executed.ipynb", as_version=4).metadata.papermill.exception
+
+
+def test_livy_ends_the_session_of_a_run_that_was_killed_and_no_other(moto_server, pictures, tmp_path):
+    patience = (
+        "import sys; from fruits import headless; headless.SIGN_OF_LIFE_PATIENCE = 10; headless.main(sys.argv[1:])"
+    )
+    with (
+        serve_livy(moto_server, tmp_path) as (address, _),
+        start_headless(tmp_path, address, "killed", ("-c", patience)) as process,
+    ):
+        assert any(map(is_on_its_way, process.stderr))
+        (theirs,) = requests.get(f"{address}/sessions", timeout=10).json()["sessions"]
+        other = requests.post(f"{address}/sessions", json={"kind": "pyspark"}, timeout=10).json()
+        process.kill()
+        give_up, left = time.monotonic() + 60, [theirs, other]
+        while len(left) == 2 and time.monotonic() < give_up:
+            time.sleep(1)
+            left = requests.get(f"{address}/sessions", timeout=10).json()["sessions"]
+        assert [session["id"] for session in left] == [other["id"]]
 
 
 def test_a_livy_that_does_not_answer_is_said_at_once(tmp_path):
