@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ REGULARISATION = 0.01  # of weights, where features have a variance of 1 on aver
 FITTED, SAVED = "fitted on the part to learn from", "those of the saved PCA"  # whose components are judged
 ITERATIONS = 25  # 50 take twice as long and move accuracies by chance: 1.7 % at most, either way
 RANK = 1e-9  # share of the first variance below which a component is rounding
+LABELS_TOLD = 8  # in a line of text, or in as many lines; all of them are in quality.json
 BLOCK_ROWS = 256  # pictures compared at once with all that are known
 NEIGHBOURS = "path string, label string, neighbour string, neighbour_label string, distance double"
 JOB_PROPERTIES = ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel")
@@ -63,9 +65,10 @@ class Quality:
     pictures: in the table; fitted, tested: those of the sample, of labels that both parts have. left_out: why other
     labels were not judged, by label. split: how. baseline: accuracy of always answering the label most frequent in the
     training part. components: whose they are. rank: of them, along which the training part varies; more change nothing.
-    rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a label's
-    test pictures found, by label) and confusion (label, predicted, count) come from, at chosen_k. problem: why
-    nothing could be measured, or None. cut_short: the time was over. seconds: spent.
+    rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a label's test pictures
+    found, by label) and confusion (label, predicted, count) come from, at chosen_k. problem: why nothing could be
+    measured, or None. cut_short: the time was over. seconds: spent. labels: in the table; labels_not_drawn: that the
+    sample had no room for.
     """
 
     chosen_k: int
@@ -85,6 +88,8 @@ class Quality:
     problem: str | None = None
     cut_short: bool = False
     seconds: float = 0.0
+    labels: int = 0
+    labels_not_drawn: int = 0
 
     @property
     def not_measured(self):
@@ -105,16 +110,21 @@ class Quality:
 
     def tell(self):
         """Tell what was measured, on which pictures, in lines of text; or why nothing was."""
-        if self.problem:
-            return f"{self.pictures:,} pictures, and nothing was measured: {self.problem}"
-        left_out = "; ".join(f"{label}, {reason}" for label, reason in self.left_out.items())
+        if self.problem or not self.rows:
+            return f"{self.pictures:,} pictures, and nothing was measured: {self.problem or 'the time was over'}"
+        named = [f"{label}, {reason}" for label, reason in islice(self.left_out.items(), LABELS_TOLD)]
+        others = [f"and {len(self.left_out) - len(named):,} more"] if len(self.left_out) > len(named) else []
+        others += [f"{self.labels_not_drawn:,} of {self.labels:,} not drawn"] if self.labels_not_drawn else []
+        left_out = "; ".join([*named, *others])
         lines = [f"{self.pictures:,} pictures, of which {self.fitted:,} to learn from and {self.tested:,} to test"]
         lines += [f"{self.split}; labels left out: {left_out or 'none'}", f"components: {self.components}"]
         if self.rank and any(self.rank < row.k < self.n_features for row in self.rows):
             lines += [f"the part to learn from varies along {self.rank:,} components: more of them change nothing"]
+        if self.cut_short:
+            lines += ["the time was over: what has no number below was not measured"]
         return "\n".join([*lines, pd.DataFrame(self.rows, columns=Accuracy._fields).round(3).to_string(index=False)])
 
-    def tell_recall(self, count=8):
+    def tell_recall(self, count=LABELS_TOLD):
         """Tell the recall of the labels that suffer most, a line each, or that none does, or that none was measured."""
         recall = pd.Series(self.recall, dtype=float)
         if recall.empty:
@@ -138,7 +148,7 @@ class Quality:
             "quality_split": self.split,
             "quality_components": self.components,
             "quality_pictures": {"all": self.pictures, "fitted": self.fitted, "tested": self.tested},
-            "quality_labels_left_out": len(self.left_out),
+            "quality_labels_left_out": len(self.left_out) + self.labels_not_drawn,
             "quality_problem": self.problem,
             "quality_cut_short": self.cut_short,
             "quality_not_measured": [f"{method}, k = {k}" for method, k in self.not_measured],
@@ -157,7 +167,8 @@ def draw_sample(table, seed, test_share=0.25, max_pictures=4000):
 
     table: DataFrame with a path and a label. Where every picture lies below a folder Training or Test, these are the
     parts; else each label gives its share to the test, and where it has 2 pictures or more, both parts one at least.
-    No more than max_pictures are drawn, of each label and part the same share, and one of each if that many may be.
+    No more than max_pictures are drawn, of each label and part the same share, and one of each if that many may be;
+    else labels are drawn too, and of each of these one of both parts.
     The same seed draws the same pictures, however Spark cuts the table.
     """
     names = table.select("path", "label")
@@ -171,7 +182,9 @@ def draw_sample(table, seed, test_share=0.25, max_pictures=4000):
         part = F.when(_place(seed, "label") <= tested, "Test").otherwise("Training")
         names, how = names.withColumn("part", part), f"{100 * test_share:g} % of each label's pictures drawn to test"
     share = (_place(seed, "label", "part") - 1) / F.count("*").over(Window.partitionBy("label", "part"))
-    drawn = names.withColumn("share", share).orderBy("share", _draw_lot(seed), "path").limit(max_pictures)
+    # A label's first of both parts side by side: the lot itself, which has parted them, would take those to test alone.
+    order = ["share", F.xxhash64("label", F.lit(seed)), "label", _draw_lot(seed), "path"]
+    drawn = names.withColumn("share", share).orderBy(*order).limit(max_pictures)
     return table.join(F.broadcast(drawn.select("path", "part")), "path"), how
 
 
@@ -201,7 +214,8 @@ def measure(
         quality.pictures, quality.problem = table.count(), "it was switched off (quality_seconds is 0)"
         return quality
     with _bound_time(spark, max_seconds) as over:
-        quality.pictures, columns = table.count(), table.select("path", "label", "features")
+        quality.pictures, quality.labels = table.agg(F.count("*"), F.count_distinct("label")).first()
+        columns = table.select("path", "label", "features")
         sample, quality.split = draw_sample(columns, seed, test_share, max_pictures)
         sample = sample.persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -249,9 +263,10 @@ def _bound_time(spark, seconds):
 def _judge(sample, quality, saved_pca, counts, over):
     """Fit and test on a sample (path, label, features, part), and write into quality what comes out."""
     pictures = sample.select("path", "label", "part", "features").toPandas().sort_values("path")
+    quality.labels_not_drawn = quality.labels - pictures["label"].nunique()
     for label, parts in pictures.groupby("label")["part"]:
         if parts.nunique() == 1:
-            quality.left_out[label] = f"{len(parts)} picture(s), all in the {parts.iloc[0].lower()} part"
+            quality.left_out[label] = f"{len(parts)} picture(s) drawn, all in the {parts.iloc[0].lower()} part"
     pictures = pictures[~pictures["label"].isin(quality.left_out)]
     labels, codes = np.unique(pictures["label"].to_numpy(str), return_inverse=True)
     if len(labels) < 2:

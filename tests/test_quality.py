@@ -259,6 +259,18 @@ def test_a_cap_keeps_labels_in_proportion_and_is_that_of_the_seed(spark):
     assert set(other["path"]) != set(sample["path"])
 
 
+@pytest.mark.parametrize("each", [2, 10])
+def test_where_there_is_no_room_for_every_label_those_drawn_are_in_both_parts(spark, each):
+    rows = [(f"file:/f/{label}/{i}.jpg", f"{label}", [1.0]) for label in range(300) for i in range(each)]
+    table = make_table(spark, rows)
+    sample = quality.draw_sample(table, 3, max_pictures=200)[0].toPandas()
+    assert sample.groupby("label")["part"].agg(set).map(len).eq(2).all()
+    assert sample["label"].nunique() == 100
+    found = quality.measure(table, 3, 1, max_pictures=200)
+    assert found.list_numbers()["quality_labels_left_out"] == found.labels_not_drawn == 200
+    assert "same features" in found.problem  # they are all 1.0
+
+
 def test_a_capped_measure_says_how_many_pictures_it_saw_and_keeps_none_in_memory(spark, rows):
     held = len(spark.sparkContext._jsc.getPersistentRDDs())
     found = quality.measure(make_table(spark, rows), 1, 4, counts=(), max_pictures=80)
@@ -351,6 +363,7 @@ def test_too_little_time_gives_an_answer_without_numbers(spark, rows):
     assert found.cut_short
     assert found.list_numbers()["accuracy_features"] is None
     assert found.list_numbers()["quality_cut_short"]
+    assert found.tell().endswith("pictures, and nothing was measured: the time was over")
 
 
 def test_what_is_told_names_the_split_and_the_labels_left_out_and_every_accuracy():
@@ -365,6 +378,12 @@ def test_what_is_told_names_the_split_and_the_labels_left_out_and_every_accuracy
     assert [line.split() for line in table] == [
         ["k", "logistic", "neighbours"], ["2", "0.5", "1.00"], ["4", "NaN", "0.75"],
     ]  # fmt: skip
+    found.cut_short, found.labels, found.labels_not_drawn = True, 60, 20
+    found.left_out = {f"kind {number}": "1 picture(s)" for number in range(30)}
+    _, second, _, fourth, *again = found.tell().splitlines()
+    assert second.endswith("; kind 7, 1 picture(s); and 22 more; 20 of 60 not drawn")
+    assert fourth == "the time was over: what has no number below was not measured"
+    assert again == table
     assert [line.split() for line in found.tell_recall(1).splitlines()] == [["Lime", "0.25"]]
     assert [line.split() for line in found.tell_recall(2).splitlines()] == [["Lime", "0.25"]]
     assert quality.Quality(2, recall={"Kiwi": 1.0}).tell_recall() == "every label got all of its test pictures back"
@@ -410,7 +429,7 @@ def test_what_cannot_be_judged_is_said_and_stops_nothing(spark, rows, problem):
 def test_a_label_in_one_part_only_is_left_out_with_the_reason(spark, rows):
     found = quality.measure(make_table(spark, [*rows, ("file:/f/Sole/1.jpg", "Sole", np.ones(12))]), 1, 4, counts=())
     assert list(found.left_out) == ["Sole"]
-    assert found.left_out["Sole"].startswith("1 picture(s), all in the t")
+    assert found.left_out["Sole"].startswith("1 picture(s) drawn, all in the t")
     assert sorted(found.recall) == sorted(LABELS)
     assert found.list_numbers()["quality_labels_left_out"] == 1
 
