@@ -74,8 +74,8 @@ def draw_variance(pca, k, variance_kept):
     left.bar(numbers, shares[:shown], width=1, color=np.where(numbers <= k, COLOURS[0], "#B0B0B0"))
     left.set(xlabel=say("component"), ylabel=say("variance explained (%)"), yscale="log", xlim=(0.5, shown + 0.5))
     left.set_ylim(bottom=max(shares[shown - 1], shares[0] * FAINTEST) / 2)
-    told = "The first explains {first:.1f} %, number {k} only {last:.2g} %"
-    left.set_title(say(told, first=shares[0], k=k, last=shares[k - 1]))
+    both, one = "The first explains {first:.1f} %, number {k} only {last:.2g} %", "The first explains {first:.1f} %"
+    left.set_title(say(both if k > 1 else one, first=shares[0], k=k, last=shares[k - 1]))
     right.plot(numbers, cumulated[:shown], color=COLOURS[0], linewidth=2)
     right.axvline(k, color=COLOURS[4], linestyle="--", linewidth=1)
     right.plot(k, cumulated[k - 1], "o", color=COLOURS[4])
@@ -110,12 +110,16 @@ def draw_two_components(labels, scores, variance_ratio):
     counts = Counter(labels)
     kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
     figure, axis = plt.subplots(figsize=(9.5, 6), layout="constrained")
-    for position, kind in enumerate(kinds):
-        is_kind = np.asarray([label == kind for label in labels])
-        named = position < LABELS_NAMED
-        colour = COLOURS[position % len(COLOURS)] if named else "#B0B0B0"
-        marker = MARKERS[(position // len(COLOURS) + position) % len(MARKERS)] if named else "."
-        axis.scatter(across[is_kind], up[is_kind], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0)
+    labels, named = np.asarray(labels, str), kinds[:LABELS_NAMED]
+
+    def draw(is_drawn, colour, marker):
+        axis.scatter(across[is_drawn], up[is_drawn], s=22, c=colour, marker=marker, alpha=0.75, linewidths=0)
+
+    for position, kind in enumerate(named):
+        marker = MARKERS[(position // len(COLOURS) + position) % len(MARKERS)]
+        draw(labels == kind, COLOURS[position % len(COLOURS)], marker)
+    if len(kinds) > len(named):
+        draw(~np.isin(labels, named), "#B0B0B0", ".")
     shares = [*(100 * np.asarray(variance_ratio[: min(2, scores.shape[1])])), 0.0]  # of those that were kept
     axis.set(xlabel=say("first component ({share:.1f} % of variance)", share=shares[0]))
     axis.set(ylabel=say("second component ({share:.1f} % of variance)", share=shares[1]))
@@ -127,7 +131,7 @@ def draw_two_components(labels, scores, variance_ratio):
     others = say(", the {count} most frequent named", count=LABELS_NAMED) if len(kinds) > LABELS_NAMED else ""
     axis.set_title(told + others)
     # Named here and not in scatter, which hides a label that begins with _ and reads $ as mathematics.
-    names = [_shorten(kind) for kind in kinds[:LABELS_NAMED]]
+    names = [_shorten(kind) for kind in named]
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
     for text in axis.legend(axis.collections[: len(names)], names, **beside).get_texts():
         text.set_parse_math(False)
@@ -238,7 +242,7 @@ def draw_extremes(extremes, pixels):
         middle = say("low ← {component} → high", component=component)
         row[across].text(0.5, 0.5, middle, ha="center", va="center", fontsize=8)
     first = extremes[extremes["component"] == 1].groupby("end")["label"]
-    ends = {end: Counter(labels).most_common(1)[0][0] for end, labels in first}
+    ends = {end: _shorten(Counter(labels).most_common(1)[0][0]) for end, labels in first}
     _title(figure, say("The first component goes from {low} to {high}", **ends))
     return figure
 

@@ -105,6 +105,7 @@ def test_the_variance_figure_of_a_saved_pca_names_its_own_pictures_and_no_share_
 def test_the_variance_figure_is_drawn_in_extreme_cases(tmp_path, pca, k):
     figure = figures.draw_variance(pca, k, 0.95)
     assert any(f"k = {k}\n" in text.get_text() for text in figure.axes[1].texts)
+    assert ("only" in figure.axes[0].get_title(loc="left")) == (k > 1)
     render(figure, tmp_path)
 
 
@@ -128,6 +129,7 @@ def test_131_labels_are_drawn_and_the_most_frequent_named(tmp_path):
     assert set(named) <= {f"kind {number}" for number in range(100, 131)}
     axis = figure.axes[0]
     assert "131 labels" in axis.get_title(loc="left") + axis.get_title()
+    assert len(axis.collections) == figures.LABELS_NAMED + 1  # one more for each label would take minutes
     assert sum(len(points.get_offsets()) for points in axis.collections) == len(labels)
     render(figure, tmp_path)
 
@@ -266,6 +268,13 @@ def test_both_ends_of_each_component_are_drawn_from_the_outside_inwards(tmp_path
         assert drawn == [*of[of["end"] == "low"].index, *of[of["end"] == "high"].index[::-1]]
         assert row[0].get_title() == f"low {number}\n+1.0"
     render(figure, tmp_path)
+
+
+def test_the_title_of_the_ends_shortens_a_long_label():
+    extremes = make_extremes().replace("low 1", "a label of many words " * 15)
+    title = figures.draw_extremes(extremes, {}).get_suptitle()
+    assert title.endswith("… to high 1")
+    assert len(title) < 80
 
 
 def test_neighbours_are_drawn_beside_the_picture_asked_for_and_counted(tmp_path):
