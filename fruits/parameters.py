@@ -88,11 +88,12 @@ def _complain_together(values):
             f"for pictures: set output_path elsewhere"
         )
     for name in (*increments.list_tables(output), "listing", "changes", "figures", *report.RESULTS):
-        if _lies_in(pictures, f"{output}/{name}"):
-            return (
-                f"images_path {pictures!r} lies inside output_path {output!r}, whose folder {name}/ is for results: "
-                f"set output_path elsewhere"
-            )
+        for given, path, remedy in (("images_path", pictures, "output_path"), ("packed_path", packed, "packed_path")):
+            if path and _lies_in(storage.resolve(path), f"{output}/{name}"):
+                return (
+                    f"{given} {path!r} lies inside output_path {output!r}, whose folder {name}/ is for results: set "
+                    f"{remedy} elsewhere"
+                )
     if packed and (_lies_in(storage.resolve(packed), pictures) or _lies_in(pictures, storage.resolve(packed))):
         return f"packed_path {packed!r} and images_path {pictures!r} lie in each other: set packed_path elsewhere"
     if packed and _lies_in(output, storage.resolve(packed)):

@@ -214,6 +214,15 @@ def test_pictures_in_a_folder_that_is_for_results_are_refused(right, tmp_path, n
     assert re.match(rf"images_path .* lies inside output_path .* whose folder {table}/ is for results: set", complaint)
 
 
+@pytest.mark.parametrize("name", ["projection", "features", "listing/mine"])
+def test_pictures_are_not_packed_into_a_folder_that_is_for_results(right, tmp_path, name):
+    given = right | {"packed_path": f"{tmp_path}/output/{name}", "output_path": f"{tmp_path}/output"}
+    (complaint,) = complain(given)
+    table = name.split("/")[0]
+    assert re.match(rf"packed_path .* whose folder {table}/ is for results: set packed_path elsewhere", complaint)
+    parameters.check(given | {"packed_path": f"{tmp_path}/output/packed"})
+
+
 @pytest.mark.parametrize("output", ["earlier", "earlier/pca"])
 def test_a_saved_pca_that_the_run_would_delete_is_refused(right, tmp_path, output):
     (complaint,) = complain(right | {"pca_model": f"{tmp_path}/earlier/pca", "output_path": f"{tmp_path}/{output}"})
