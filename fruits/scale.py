@@ -76,16 +76,15 @@ class Numbers(NamedTuple):
 
 
 class Machines(NamedTuple):
-    """A cluster's workers, all alike. stacks: clusters side by side, each with its part of the pictures."""
+    """A cluster's workers, all alike."""
 
     count: int
     kind: str = "m6i.xlarge"
-    stacks: int = 1
 
     @property
     def cores(self):
         """Physical cores of all workers."""
-        return self.stacks * self.count * count_cores(self.kind)
+        return self.count * count_cores(self.kind)
 
     @property
     def slots(self):
@@ -95,7 +94,7 @@ class Machines(NamedTuple):
     @property
     def spot(self):
         """Workers that AWS may take back."""
-        return self.stacks * max(0, self.count - CORE_MACHINES)
+        return max(0, self.count - CORE_MACHINES)
 
 
 class Design(NamedTuple):
@@ -201,7 +200,7 @@ def pack_pictures(setting, pictures):
 def find_new(setting, pictures):
     """Find what is new: names listed, without the keys of those known; where there are such, the new are named."""
     new, listed = count_new(setting, pictures), count_listed(setting, pictures)
-    rows, named = 2 * listed - new, new / setting.machines.stacks if are_named(setting) else 0
+    rows, named = 2 * listed - new, new if are_named(setting) else 0
     seconds = rows / (setting.numbers.keys_per_second_per_core * setting.machines.cores) + named * NAME_SECONDS
     gets = rows * KEY_BYTES / RANGE_BYTES
     return Step("find new", seconds, gets=gets, heap=hold_features(setting, listed - new))
@@ -285,7 +284,7 @@ def size_tasks(setting, new):
 def count_slices(setting, new, slice_pictures=SLICE_PICTURES):
     """Count the slices of a run."""
     size = slice_pictures * setting.machines.slots
-    return math.ceil(new / (min(size, SLICE_NAMES * setting.machines.stacks) if are_named(setting) else size))
+    return math.ceil(new / (min(size, SLICE_NAMES) if are_named(setting) else size))
 
 
 def estimate_presence(setting):
@@ -294,7 +293,7 @@ def estimate_presence(setting):
     losses = numbers.losses_per_machine_hour / 3600
     absent = losses * (numbers.replace_seconds + numbers.worker_start_seconds)
     half_task = TASK_PICTURES * slot_seconds(setting) / 2
-    share = machines.spot / (machines.count * machines.stacks)
+    share = machines.spot / machines.count
     return 1 - share * (1 - math.exp(-losses * half_task) / (1 + absent))
 
 
@@ -307,8 +306,7 @@ def commit(setting, new):
 
 def estimate_commit(setting):
     """Estimate the seconds to commit one slice; two requests a file fall to the driver."""
-    files = setting.machines.slots / setting.machines.stacks
-    return COMMIT_SECONDS + 2 * files * setting.numbers.request_seconds / COMMIT_THREADS
+    return COMMIT_SECONDS + 2 * setting.machines.slots * setting.numbers.request_seconds / COMMIT_THREADS
 
 
 def compact(setting, new):
@@ -337,7 +335,7 @@ def project(setting, rows):
 def estimate_memory(setting, pictures):
     """Estimate who holds how much, in bytes: {who: bytes}. A machine holds a batch of pictures for each slot."""
     machines = setting.machines
-    slots = machines.slots // (machines.count * machines.stacks)
+    slots = machines.slots // machines.count
     return {
         "driver, Java: names of files": max(step.heap for step in plan_steps(setting, pictures)),
         "driver, Python": DRIVER_BYTES,
@@ -349,7 +347,7 @@ def bill(setting, steps, primary=PRIMARY):
     """Add up what steps cost. Spot machines count as dear as others, as in fruits/cluster.py: an upper limit."""
     hours = sum(step.seconds for step in steps) / 3600
     machines, numbers = setting.machines, setting.numbers
-    per_hour = price_hour(numbers.region, primary, machines.kind, machines.count) * machines.stacks
+    per_hour = price_hour(numbers.region, primary, machines.kind, machines.count)
     requests = sum(step.gets * GET_DOLLARS + step.puts * PUT_DOLLARS + step.other_dollars for step in steps)
     euros = [dollars * numbers.euros_per_dollar for dollars in (per_hour * hours, requests)]
     return Bill(hours, *euros, sum(euros))
@@ -499,7 +497,7 @@ def choose_setting(numbers, pictures, nightly=False, machines=MACHINES, designs=
             return min(done)[2]
     raise ValueError(
         f"{pictures:,.0f} pictures are too many for a night of {numbers.night_hours} h, expected a run that is done by "
-        f"then: lengthen the night (night_hours), or take larger machines or more stacks"
+        f"then: lengthen the night (night_hours), take larger machines, or share the pictures among clusters"
     )
 
 
@@ -584,10 +582,10 @@ def _cut(whole, part):
 def _make_outages(setting, lots):
     """Make the absences of each slot's machine: a list, in which slots of one machine share theirs."""
     numbers, machines = setting.numbers, setting.machines
-    count, losses = machines.count * machines.stacks, numbers.losses_per_machine_hour / 3600
+    losses = numbers.losses_per_machine_hour / 3600
     length = numbers.replace_seconds + numbers.worker_start_seconds
-    one_each = [_Outages(lots, losses if place < machines.spot else 0, length) for place in range(count)]
-    return [outage for outage in one_each for _ in range(machines.slots // count)]
+    one_each = [_Outages(lots, losses if place < machines.spot else 0, length) for place in range(machines.count)]
+    return [outage for outage in one_each for _ in range(machines.slots // machines.count)]
 
 
 def draw_tasks(setting, sizes, lots):

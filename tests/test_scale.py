@@ -43,7 +43,7 @@ NUMBERS = scale.Numbers(
 )
 SPREAD = NUMBERS._replace(task_spread=0.1, request_spread=1.0)
 ONE = Setting(NUMBERS, Machines(1))
-ONE_SLOT = SimpleNamespace(count=1, stacks=1, kind="m6i.xlarge", cores=1, slots=1, spot=0)
+ONE_SLOT = SimpleNamespace(count=1, kind="m6i.xlarge", cores=1, slots=1, spot=0)
 PACKED = Design(packed=True)
 VOLUMES = (10**5, 10**6, 10**8, 10**9)
 
@@ -132,8 +132,6 @@ def test_slices_are_capped_where_they_name_their_pictures():
     night = Setting(NUMBERS._replace(new_share=0.5), Machines(40), nightly=True)
     assert scale.count_slices(night, 1e6) == math.ceil(1e6 / 131_072)
     assert scale.count_slices(night._replace(design=Design(folders=True)), 1e6) == 1
-    two = night._replace(machines=Machines(40, stacks=2))
-    assert scale.count_slices(two, 1e6) == math.ceil(1e6 / 262_144)
 
 
 def test_reading_costs_the_time_that_it_adds_to_computing_and_all_the_requests():
@@ -146,11 +144,11 @@ def test_reading_costs_the_time_that_it_adds_to_computing_and_all_the_requests()
     assert (scale.read(slow, 1e6).gets, scale.featurize(slow, 1e6).gets) == (2e6, 0)
 
 
-@pytest.mark.parametrize("machines", [Machines(1), Machines(40), Machines(40, "m6i.4xlarge", stacks=2)])
+@pytest.mark.parametrize("machines", [Machines(1), Machines(40), Machines(40, "m6i.4xlarge")])
 def test_machines_cost_what_the_clusters_estimate_says(machines):
     total = scale.bill(Setting(NUMBERS, machines), [scale.Step("an hour", 3600, gets=1e6, puts=1e6)])
     an_hour = cluster.price_hour("eu-west-3", "m6i.xlarge", machines.kind, machines.count)
-    assert total.machines_euros == pytest.approx(0.9 * machines.stacks * an_hour)
+    assert total.machines_euros == pytest.approx(0.9 * an_hour)
     assert total.requests_euros == pytest.approx(0.9 * (0.4 + 5.3))
     assert total.euros == total.machines_euros + total.requests_euros
 
@@ -277,7 +275,7 @@ def test_the_plan_chosen_is_the_cheapest_of_its_design():
 
 
 def test_too_many_pictures_for_a_night_are_refused_with_what_to_do():
-    with pytest.raises(ValueError, match=r"1,000,000,000,000 pictures.*night of 8 h.*night_hours.*stacks"):
+    with pytest.raises(ValueError, match=r"1,000,000,000,000 pictures.*night of 8 h.*night_hours.*among clusters"):
         scale.choose_setting(NUMBERS, 1e12)
 
 
