@@ -1,5 +1,5 @@
 # Every target makes the virtual environment it needs; a second call installs nothing.
-PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+PYTHON ?= python3.11
 VENV := .venv
 RUN := data/output/local
 # JupyterHub's proxy, from npm: the last version for Node 18, Debian's. Without npm, what needs it is not tested.
@@ -12,7 +12,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 
 run: $(VENV)/installed  ## run the notebook on the sample pictures
 	mkdir -p $(RUN)
-	$(VENV)/bin/papermill notebooks/local.ipynb $(RUN)/local.ipynb -f params/local.yaml
+	$(VENV)/bin/papermill notebooks/local.ipynb $(RUN)/local.ipynb -f params/local.yaml -p output_path $(RUN)
 	$(VENV)/bin/python -m fruits.pages walk $(RUN)/local.ipynb $(RUN)/local.html
 	@echo "executed notebook: $(RUN)/local.ipynb, and local.html to read in a browser"
 	@echo "report:            $(RUN)/report.json"

@@ -96,7 +96,7 @@ def gather_pictures(options, folder):
     # Every n-th file where there are too many, so that a small run still has every kind.
     chosen = [files[number * len(files) // count] for number in range(count)] if count < len(files) else files
     link_pictures([chosen[number % len(chosen)] for number in range(count)], folder / "pictures")
-    link_pictures(chosen[:STEADY_PICTURES], folder / "few")
+    link_pictures([chosen[number % len(chosen)] for number in range(STEADY_PICTURES)], folder / "few")
     return count
 
 

@@ -50,6 +50,17 @@ def measured(volume):
     }  # fmt: skip
 
 
+def test_as_many_pictures_are_timed_for_the_start_as_are_counted_however_few_there_are(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    bench = importlib.import_module("bench")
+    (tmp_path / "photos" / "Fig").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "photos" / "Fig" / f"{number}.jpg").touch()
+    options = bench.read_options(["--pictures", str(tmp_path / "photos"), "--count", "5", "--steady"])
+    assert bench.gather_pictures(options, tmp_path) == 5
+    assert len(list((tmp_path / "few").rglob("*.jpg"))) == bench.STEADY_PICTURES
+
+
 def test_the_benchmark_measures_three_contenders_that_agree(tmp_path):
     output = tmp_path / "bench"
     command = [*BENCH, "--count", "40", "--course-partitions", "4", "--output", output]

@@ -161,6 +161,13 @@ def test_make_has_the_target(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
 
+def test_make_run_puts_everything_where_it_says():
+    command = ["make", "--dry-run", "run", "RUN=data/output/mine"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "-p output_path data/output/mine" in answer.stdout
+    assert "data/output/local" not in answer.stdout
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
 def test_a_notebook_is_text_that_git_can_compare(notebook):
     text = notebook.read_text(encoding="utf-8")
