@@ -80,7 +80,7 @@ def check_quotas(stack, primary_type, worker_type, core_nodes, max_core_nodes, m
     first, each = 2 * count_cores(primary_type), 2 * count_cores(worker_type)
     for code, market, least, most in (
         (ON_DEMAND, "on demand", first + core_nodes * each, first + max_core_nodes * each),
-        (SPOT, "as spot machines", 0, max_task_nodes * each),
+        (SPOT, "as spot machines", 0, (max_core_nodes - core_nodes + max_task_nodes) * each),
     ):
         try:
             answer = stack.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)

@@ -76,7 +76,8 @@ ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster co
 NEVER_CREATED = "ROLLBACK_COMPLETE"  # state of a stack whose creation failed: it holds nothing, and takes no update
 ROLLED_BACK = "UPDATE_ROLLBACK_COMPLETE"  # an update failed, and all is as it was before
 DEPLOYED = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
-RESTING = (*DEPLOYED, ROLLED_BACK, "DELETE_COMPLETE", NEVER_CREATED)
+FAILED = ("CREATE_FAILED", "UPDATE_FAILED", "ROLLBACK_FAILED", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED")
+RESTING = (*DEPLOYED, *FAILED, ROLLED_BACK, "DELETE_COMPLETE", NEVER_CREATED)
 OFFLINE_SECONDS = 900  # that a wait goes on without a connection, or signed out
 SET_FOR_A_RUN = ("images_path", "output_path", "spark_master")  # parameters of cloud.ipynb that nobody gives
 SHOWN_ALIKE = 10  # calls of one operation in a row
@@ -523,13 +524,16 @@ class Stack:
             )
 
     def _read_end(self, bucket, key, lines=20):
-        """Read the last lines of a compressed log, which reaches S3 some minutes late."""
+        """Read the last lines of a compressed log, which reaches S3 some minutes late; or say why they are not read."""
         end = time.monotonic() + SECONDS_FOR_LOG
-        while not self.list_objects(bucket, key):
-            if time.monotonic() > end:
-                return "(it has not come yet: look there later)"
-            time.sleep(self.poll_seconds)
-        content = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        try:
+            while not self.list_objects(bucket, key):
+                if time.monotonic() > end:
+                    return "(it has not come yet: look there later)"
+                time.sleep(self.poll_seconds)
+            content = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        except (BotoCoreError, ClientError) as error:  # what failed is the step, and is to be told
+            return f"(it could not be read: {explain(error)})"
         return "\n".join(gzip.decompress(content).decode(errors="replace").splitlines()[-lines:])
 
     # --- Its end
@@ -545,7 +549,7 @@ class Stack:
         if stack and stack["StackStatus"].endswith("IN_PROGRESS"):
             self._wait(RESTING, stack["StackId"])
             stack = self.describe()
-        if stack and stack["StackStatus"].endswith("_FAILED"):
+        if stack and stack["StackStatus"] in FAILED:
             print(f"the stack is {stack['StackStatus']}, which takes no update: it is deleted, and its bucket stays")
             self.delete()
             return
@@ -805,7 +809,7 @@ def choose_run_rules(rules):
 
     The bucket's paths and the cluster's Spark are not asked for. Other addresses are only looked at here: what they
     lead to may not be there before the cluster is. They lie where the machines may read or write, and where no run
-    takes them for pictures or deletes them with its earlier results.
+    takes them for pictures; that none deletes them with its earlier results, the run itself checks.
     """
     is_file, is_packed = is_below("project"), is_below("output")
     changed = {

@@ -116,6 +116,8 @@ def main(arguments=None):
             parameters = read_parameters(options.parameters) if options.parameters else {}
             run_notebook(options.notebook, options.executed, parameters, options.livy)
         except Exception as error:  # whatever it is, an EMR step needs its exit status
+            if error.__context__ and not error.__suppress_context__:  # such as a cell's, before the upload failed
+                print(f"headless: {error.__context__}", file=sys.stderr)
             print(f"headless: {error}", file=sys.stderr)
             return 1
     print(f"executed: {options.executed}")

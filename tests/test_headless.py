@@ -5,6 +5,7 @@ import http.server
 import ipaddress
 import json
 import os
+import re
 import ssl
 import threading
 from contextlib import contextmanager
@@ -140,6 +141,17 @@ def test_a_notebook_its_parameters_and_the_executed_one_may_all_lie_on_s3(livy, 
         assert headless.main([*places, "--parameters", "s3://fruits/project/cloud.yaml", "--livy", livy]) == status
         executed = s3.get_object(Bucket="fruits", Key="output/cloud.ipynb")["Body"].read()
         assert (b"still 0.9" if status else b"share is 0.9") in executed
+
+
+def test_a_cell_that_failed_is_told_where_the_executed_notebook_cannot_be_written_either(
+    livy, write_notebook, tmp_path, capsys
+):
+    notebook = write_notebook("share = 0.5", "raise ValueError('not today')")
+    (tmp_path / "file").write_text("in the way")
+    assert headless.main([notebook, str(tmp_path / "file" / "executed.ipynb"), "--livy", livy]) == 1
+    said = capsys.readouterr().err
+    assert "ValueError: not today" in said
+    assert re.search(r"^headless: .*file", said.splitlines()[-1])
 
 
 def test_a_livy_that_does_not_answer_ends_with_1_before_the_notebook_is_opened(tmp_path, capsys):

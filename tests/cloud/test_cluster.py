@@ -612,7 +612,7 @@ def test_a_quota_that_is_too_small_for_the_first_machines_stops_and_another_is_t
     account.check_quotas(stack, "m6i.xlarge", "m6i.xlarge", 1, 2, 4)
     told = capsys.readouterr().out
     assert said in told
-    assert "vCPUs as spot machines: 0 allowed, 0 to 16 needed: ask for more in Service Quotas (ec2, L-34B43A08)" in told
+    assert "vCPUs as spot machines: 0 allowed, 0 to 20 needed: ask for more in Service Quotas (ec2, L-34B43A08)" in told
 
 
 # --- Parameters of the run ---------------------------------------------------------------------------------------
@@ -1037,6 +1037,16 @@ def test_a_failed_step_whose_log_does_not_come_gives_emrs_reason_and_the_place(m
     assert 5 * 60 < clock.now < 7 * 60  # EMR sends it every five minutes
 
 
+def test_a_failed_step_whose_log_is_refused_is_told_all_the_same(monkeypatch):
+    stop_clock(monkeypatch)
+    status = {"State": "FAILED", "FailureDetails": {"Reason": "Unknown Error."}}
+    script = {"AddJobFlowSteps": [{"StepIds": ["s-1"]}], "DescribeStep": [{"Step": {"Status": status}}]}
+    stack, _ = make_scripted_stack(script | {"ListObjectsV2": [make_error("AccessDenied", "no right to list")]})
+    told = r"(?s)name is FAILED \(Unknown Error\.\).*could not be read: .*no right"
+    with pytest.raises(cluster.CloudError, match=told):
+        stack.run_step("j-1", "bucket", "name", ["true"], 1)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("disk full"), cluster.CloudError("no")])
 def test_whatever_stops_a_guarded_step_ends_the_cluster(error):
     with_cluster, without = make_description("UPDATE_COMPLETE", "true"), make_description("UPDATE_COMPLETE")
@@ -1102,6 +1112,17 @@ def test_a_stack_that_takes_no_update_is_deleted_to_end_its_cluster_and_its_buck
     assert "DeleteStack" in calls
     assert not {"UpdateStack", "DeleteBucket", "DeleteObjects"} & set(calls)
     assert f"the stack is {state}, which takes no update: it is deleted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("state", "later"), [
+    ("UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED"), ("DELETE_IN_PROGRESS", "DELETE_FAILED"),
+])  # fmt: skip
+def test_a_stack_whose_update_ends_so_meanwhile_is_deleted_too(state, later):
+    there = [make_description(state, "true"), *[make_description(later, "true")] * 3]
+    stack, calls = make_scripted_stack({"DescribeStacks": [*there, make_description("DELETE_COMPLETE")]})
+    stack.disable_cluster()
+    assert "DeleteStack" in calls
+    assert "UpdateStack" not in calls
 
 
 def test_an_endpoint_that_emr_made_in_the_stacks_network_goes_with_the_cluster(aws):
