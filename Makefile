@@ -43,8 +43,8 @@ volume-test: $(VENV)/installed-dev  ## kill runs, soak them, run them on Spark's
 cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this machine (needs what .ci/run installs)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTEST) tests/cloud
 
-lab: $(VENV)/installed  ## open the notebooks in JupyterLab
-	$(VENV)/bin/jupyter lab notebooks
+lab: $(VENV)/installed  ## open the notebooks in JupyterLab: make lab OPTIONS="--no-browser --port 8889"
+	$(VENV)/bin/jupyter lab notebooks $(OPTIONS)
 
 bench: $(VENV)/installed-dev  ## measure against the course notebooks and the limit, and with growing volume
 	$(VENV)/bin/python benchmarks/bench.py $(OPTIONS)

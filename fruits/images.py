@@ -119,8 +119,9 @@ def is_one_of(column, values):
 def explain_skip(path, length):
     """Say why Spark, or we, would not open a file; None where it is opened.
 
-    path: below the folder read, with surrogates for bytes that are not UTF-8. length: bytes. The rule for names is
-    Spark's own (HadoopFSUtils.shouldFilterOutPathName), the one for empty files that of its file scan.
+    path: below the folder read, with surrogates for bytes that are not UTF-8. length: bytes, None for a link to
+    nothing. The rule for names is Spark's own (HadoopFSUtils.shouldFilterOutPathName), the one for empty files that of
+    its file scan.
     """
     if not storage.is_utf8(path):
         return "not opened: the name of the file or of its folder is not UTF-8, which Spark wants; rename it"
@@ -128,6 +129,8 @@ def explain_skip(path, length):
     for name in [*(name for name in folders if not name.startswith(("_metadata", "_common_metadata"))), file]:
         if name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_"):
             return f"hidden file: Spark skips names such as {name!r}, which begin with . or _; rename it"
+    if length is None:
+        return "a link to nothing: what it points to is gone"
     if length == 0:
         return "empty file: 0 bytes"
     if length > MAX_BYTES:

@@ -63,6 +63,7 @@ class Changes(NamedTuple):
     unsettled: files that are as they were, but that the tables hold twice, or name wrongly: a run was killed, or one
     that Spark skips has come or gone.
     tried: how many of the new ones were tried before and could not be opened. which: a hash of these.
+    are_others: there are new ones, none of those known, and no folder is common to both.
     """
 
     folder: str
@@ -71,6 +72,7 @@ class Changes(NamedTuple):
     unsettled: int = 0
     tried: int = 0
     which: str | None = None
+    are_others: bool = False
 
     @property
     def found(self):
@@ -109,21 +111,31 @@ def claim_features(output, fingerprint, recompute=False):
     those of this one stay, so that such a run can be resumed too.
     Raises ValueError, which names both, where the features in output were made otherwise.
     """
-    folder, path = f"{output}/features", f"{output}/features/{FINGERPRINT}"
-    theirs = json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
+    folder, path, theirs = f"{output}/features", f"{output}/features/{FINGERPRINT}", _read_fingerprint(output)
     differences = tell_differences(theirs, fingerprint)
     if differences:
         are_there = bool(_list_files(folder))
         if are_there and not recompute:
             raise ValueError(
                 f"the features in {folder} were made by another network: {differences}. Set the backbone and weights "
-                f"that made them, set output_path elsewhere, or set recompute to true to delete them and begin anew"
+                f"that made them, set output_path elsewhere, or set recompute to True to delete them and begin anew"
             )
         if theirs or are_there:  # else nothing there is a run's: a folder of that name is somebody's own
             storage.delete_folder(f"{output}/rejected")  # what one network refuses, another may not
         if are_there:  # their fingerprint goes last: a run killed before is refused
             storage.delete_folder(folder)
         storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
+
+
+def _read_fingerprint(output):
+    """Read what claim_features has kept beside features: {} where there is none."""
+    path = f"{output}/features/{FINGERPRINT}"
+    return json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
+
+
+def name_network(output):
+    """Name the network that made the features in a folder; None where there are none, or nothing tells."""
+    return _read_fingerprint(output).get("backbone") if _list_files(f"{output}/features") else None
 
 
 def tell_differences(theirs, ours):
@@ -174,7 +186,27 @@ def find_changes(spark, listing, tables, folder):
     found = found.toPandas().set_index("state")
     counts = {state: int(found["files"].get(state, 0)) for state in STATES}
     sums = found[["unsettled", "tried"]].sum().astype(int)
-    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["tried"]), found["which"].get("new"))
+    are_replaced = counts["new"] and counts["deleted"] and not counts["unchanged"] + counts["changed"]
+    are_others = bool(are_replaced) and not _share_folder(pictures)
+    which = found["which"].get("new")
+    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["tried"]), which, are_others)
+
+
+def _share_folder(pictures):
+    """Say whether a picture that is new lies in a folder of one that is gone. pictures: with path and state."""
+    folders = pictures.groupBy(F.regexp_replace("path", "/[^/]*$", ""))
+    states = folders.agg(F.collect_set("state").alias("states"))
+    return not states.where("array_contains(states, 'new') AND array_contains(states, 'deleted')").isEmpty()
+
+
+def _refuse_others(changes, folder, remedy):
+    """Raise ValueError where a folder knows other pictures than those found: all of them would be taken out of it."""
+    if changes.are_others:
+        raise ValueError(
+            f"images_path holds none of the {changes.counts['deleted']:,} pictures known in {folder!r}, and none of "
+            f"their folders: has it moved, or is it another one? Set {remedy} elsewhere, or delete {folder!r} to begin "
+            f"anew"
+        )
 
 
 def _write_and_read(rows, folder):
@@ -335,6 +367,7 @@ def pack(spark, pictures, listing, folder, per_core):
     """
     tables = {"packed": folder}
     changes = find_changes(spark, listing, tables, f"{folder}/{COMPARISON}")
+    _refuse_others(changes, folder, "packed_path")
     print(f"to pack: {changes}")
     for part in cut_slices(pictures, changes, per_core):
         append(part.sortWithinPartitions("path"), "packed", folder)
@@ -351,7 +384,8 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
     Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
-    look that finds this is told and passed over; found at first, it raises ValueError, and OSError where it happened
+    look that finds this is told and passed over; found at first, it raises ValueError, as do other pictures in other
+    folders, and OSError where it happened
     while its pictures were read. A look that fails, since a disk or the network is away, is told and made again. Files
     that could not be opened are tried once more, then when they have changed or others come.
     """
@@ -360,6 +394,7 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
             f"images_path {folder!r} holds no file, but {changes.counts['deleted']:,} of its pictures are known: put "
             f"pictures there, or delete {output!r} to forget them"
         )
+    _refuse_others(changes, output, "output_path")
     yield pictures, changes
     if trigger is None:
         if changes.found and storage.is_empty(folder):
@@ -369,7 +404,7 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
             )
         return
     spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
-    how_to_stop = f"looking for pictures every {trigger}; to stop, interrupt or make the file {stop}"
+    how_to_stop = f"looking for pictures every {trigger}; to stop, make the file {stop}, or interrupt in Jupyter"
     print(how_to_stop, flush=True)
     while _wait(seconds, stop):
         try:

@@ -13,6 +13,7 @@ NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
+PYTHONS_WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}  # papermill's -p takes no others
 VARIANCE_KEPT = 0.95  # the notebooks' own, as the next one is
 DEFAULT_BACKBONE = "EfficientNetLite0"
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
@@ -66,7 +67,9 @@ def _complain_wrong(name, value, rule):
         return f"{name} is {value!r}, expected {expected} ({error}): {CORRECT_IT}"
     except ValueError as error:
         return f"{name}: {error}"
-    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: {CORRECT_IT}"
+    word = PYTHONS_WORDS.get(value.lower()) if isinstance(value, str) else None
+    hint = f"; after -p it is {word}, as in Python" if word else ""
+    return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: {CORRECT_IT}{hint}"
 
 
 def _complain_together(values):
@@ -78,7 +81,7 @@ def _complain_together(values):
             f"pca_model {saved!r} lies inside output_path {output!r}, whose earlier results each run replaces: "
             f"set output_path elsewhere"
         )
-    if complaint := complain_saved(values):
+    if complaint := complain_saved(values) or _complain_network(values, output):
         return complaint
     if not values.get("trigger") and (complaint := _complain_empty(pictures, output)):
         return complaint
@@ -112,6 +115,17 @@ def complain_saved(values):
                 f"components: leave one of them out"
             )
     return None
+
+
+def _complain_network(values, output):
+    """Say that the features in a folder are another network's, as far as its name tells; None where it does not."""
+    asked, theirs = values.get("backbone", DEFAULT_BACKBONE), increments.name_network(output)
+    if theirs in (None, asked) or values.get("recompute"):
+        return None
+    return (
+        f"backbone is {asked!r}, but the features in {output}/features were made by another network, {theirs!r}: set "
+        f"backbone to it, set output_path elsewhere, or set recompute to True to delete them and begin anew"
+    )
 
 
 def _complain_empty(pictures, output):
@@ -215,8 +229,8 @@ def _is_master(master):
 
 # name: (is it right?, what is expected)
 RULES = {
-    "images_path": (_is_picture_folder, "the path of a folder that exists, from the project's root, or s3://..."),
-    "output_path": (_is_writable, "the path of a folder, from the project's root, or s3://..."),
+    "images_path": (_is_picture_folder, "the path of a folder that exists, absolute or from the project's root, or s3://..."),
+    "output_path": (_is_writable, "the path of a folder, absolute or from the project's root, or s3://..."),
     "backbone": (_is_backbone, "a network's name, such as EfficientNetLite0"),
     "weights": (_is_weights, '"imagenet", or the path of a file of weights that exists'),
     "variance_kept": (lambda share: _is_number(share) and 0 < share <= 1, "a number above 0 and up to 1"),

@@ -16,7 +16,8 @@ def show_progress(done, refused, total):
     """Show how far pictures have come, while the block runs, in place of what its cell has shown before.
 
     done, refused: pyspark Accumulators that tasks add to, set to 0 here; the driver sees them grow when a task ends.
-    total: what done ends at. A notebook keeps the last line alone; papermill --log-output logs each as it comes.
+    total: what done ends at; of 0 nothing is shown.
+    A notebook keeps the last line alone; papermill --log-output logs each as it comes.
     Outside IPython, as in a cell that Livy runs, only the last line is printed: nothing is seen before the end.
     """
     done.value = refused.value = 0
@@ -43,7 +44,8 @@ def show_progress(done, refused, total):
         is_over.set()
         if is_notebook:
             watcher.join()
-        write()
+        if total:
+            write()
 
 
 def write_line(count, total, seconds, refused=0):

@@ -180,7 +180,8 @@ def draw_sample(table, seed, test_share=0.25, max_pictures=4000):
         size = F.count("*").over(Window.partitionBy("label"))
         tested = F.least(F.greatest(F.round(size * test_share), F.lit(1)), size - 1)
         part = F.when(_place(seed, "label") <= tested, "Test").otherwise("Training")
-        names, how = names.withColumn("part", part), f"{100 * test_share:g} % of each label's pictures drawn to test"
+        names = names.withColumn("part", part)
+        how = f"{100 * test_share:g} % of each label's pictures, rounded, drawn to test"
     share = (_place(seed, "label", "part") - 1) / F.count("*").over(Window.partitionBy("label", "part"))
     # A label's first of both parts side by side: the lot itself, which has parted them, would take those to test alone.
     order = ["share", F.xxhash64("label", F.lit(seed)), "label", _draw_lot(seed), "path"]

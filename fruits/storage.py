@@ -13,7 +13,10 @@ PATTERN_CHARACTERS = set("*?[]{}\\")  # Spark reads a path that holds one of the
 
 
 class File(NamedTuple):
-    """A file found: its path as Spark writes it, its length in bytes, when it was modified (ms since 1970, UTC)."""
+    """A file found: its path as Spark writes it, its length in bytes, when it was modified (ms since 1970, UTC).
+
+    A link to nothing has the length None.
+    """
 
     path: str
     length: int
@@ -73,8 +76,16 @@ def list_files(folder):
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
                 yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
+        if "://" not in folder:
+            yield from (File(prefix + path, None, 0) for path in _find_dead_links(below))
     if "://" not in folder and not was_empty and is_empty(folder):
         raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
+
+
+def _find_dead_links(folder):
+    """Find links to nothing in a folder of this machine, which Arrow leaves out: yields their paths."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        yield from (entry.path for entry in entries if entry.is_symlink() and not os.path.exists(entry.path))
 
 
 def is_empty(folder):

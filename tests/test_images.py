@@ -347,6 +347,7 @@ def test_a_header_with_wrong_bytes_gives_pixels_or_a_reason(encode_picture, pict
     ("/Lemon/0.jpg._COPYING_", 1, r"hidden .*'0.jpg._COPYING_'"),
     ("/Lemon/_metadata.jpg", 1, r"hidden .*'_metadata.jpg'.*rename"),
     ("/Lemon/0.jpg", 0, r"empty file: 0 bytes"),
+    ("/Lemon/0.jpg", None, r"a link to nothing"),
     ("/Lemon/0.jpg", images.MAX_BYTES + 2**20, r"65 MiB: more than the 64 MiB"),
 ])  # fmt: skip
 def test_a_file_that_would_not_be_opened_is_told_with_the_reason(path, length, reason):

@@ -535,7 +535,7 @@ def test_a_watch_outlives_a_folder_that_is_away_for_a_while(place, monkeypatch, 
     assert len(place.read()) == 5
     said = capsys.readouterr().out
     assert "could not look, and will try again (FileNotFoundError: " in said
-    assert said.count("to stop, interrupt or make the file") == 2
+    assert said.count("to stop, make the file") == 2
 
 
 def test_a_watch_tries_a_file_that_cannot_be_opened_once_more_and_then_when_another_comes(place, monkeypatch):
@@ -571,6 +571,29 @@ def test_a_run_whose_folder_is_empty_when_it_has_been_read_ends_in_an_error(plac
     increments.tidy(place.spark, changes, place.tables)
     with pytest.raises(OSError, match="holds nothing any more: its disk may be gone.* Run again when it is back"):
         next(looks)
+
+
+def test_pictures_of_another_folder_take_out_none_of_those_known(place, tmp_path):
+    place.run()
+    before = place.read()
+    shutil.copytree(place.pictures, tmp_path / "others")
+    listing = images.survey(place.spark, str(tmp_path / "others"), str(place.output))
+    changes = increments.find_changes(place.spark, listing, place.tables, f"{place.output}/changes")
+    assert changes.are_others
+    looks = increments.watch(None, changes, place.reader, str(tmp_path / "others"), str(place.output))
+    told = r"images_path holds none of the 5 pictures known in .*Set output_path elsewhere, or delete"
+    with pytest.raises(ValueError, match=told):
+        next(looks)
+    assert place.read() == before
+
+
+def test_pictures_that_are_all_replaced_in_their_folders_are_no_others(place):
+    place.run()
+    for number, file in enumerate(sorted(place.pictures.rglob("*.jpg"))):
+        file.rename(file.with_name(f"other {number}.jpg"))
+    changes = place.look()
+    assert changes.counts["deleted"] == changes.counts["new"] == 5
+    assert not changes.are_others
 
 
 def test_a_watch_does_not_begin_where_all_known_pictures_are_gone(place):

@@ -163,6 +163,26 @@ def test_every_parameter_has_wrong_values_above():
     assert {case[0] for mark in marks for case in mark.args[1]} == set(parameters.RULES) == NAMES
 
 
+@pytest.mark.parametrize(("name", "word", "meant"), [
+    ("save_csv", "true", "True"), ("recompute", "FALSE", "False"), ("max_components", "none", "None"),
+])  # fmt: skip
+def test_a_word_that_papermill_takes_for_text_is_refused_with_the_one_that_it_knows(right, name, word, meant):
+    (complaint,) = complain(right | {name: word})
+    told = rf"{name} is '{word}' \(str\), expected .*: correct it .*; after -p it is {meant}, as in Python$"
+    assert re.match(told, complaint)
+
+
+def test_features_of_another_network_are_refused_before_anything_is_started(right, tmp_path):
+    given = right | {"output_path": f"{tmp_path}/output", "backbone": "MobileNetV2"}
+    (tmp_path / "output" / "features").mkdir(parents=True)
+    (tmp_path / "output" / "features" / "_fingerprint.json").write_text('{"backbone": "EfficientNetLite0"}')
+    parameters.check(dict(given))  # there are no features
+    (tmp_path / "output" / "features" / "part-0.parquet").touch()
+    (complaint,) = complain(given)
+    assert re.match("backbone is 'MobileNetV2', but the features in .* network, 'EfficientNetLite0': set", complaint)
+    parameters.check(given | {"recompute": True})
+
+
 @pytest.mark.parametrize(("wrong", "meant"), [("mobilenetv2", "MobileNetV2"), ("RestNet50", "ResNet50")])
 def test_an_unknown_backbone_is_refused_with_the_nearest_names(right, wrong, meant):
     (complaint,) = complain(right | {"backbone": wrong})

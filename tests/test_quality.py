@@ -94,7 +94,7 @@ def test_every_label_of_two_pictures_or_more_is_in_both_parts(spark):
     tested = {row.label: row["count"] for row in sample.where("part = 'Test'").groupBy("label").count().collect()}
     assert tested == {"two": 1, "three": 1, "ten": 3, "hundred": 25}
     assert sample.count() == 116
-    assert how == "25 % of each label's pictures drawn to test"
+    assert how == "25 % of each label's pictures, rounded, drawn to test"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_pictures_laid_out_as_fruits_360_downloads_have_their_own_folders_as_lab
 def test_other_folders_of_that_name_are_no_parts(spark, paths):
     training, test = split_pictures(make_table(spark, [(path, "Kiwi", [1.0]) for path in paths]), 0)
     assert 0 < test.count() < training.count()
-    assert quality.draw_sample(training, 0)[1] == "25 % of each label's pictures drawn to test"
+    assert quality.draw_sample(training, 0)[1] == "25 % of each label's pictures, rounded, drawn to test"
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 12])
