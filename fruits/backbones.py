@@ -10,6 +10,7 @@ import warnings
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def load_weights(network, path):
             try:
                 return model.load_weights(copy)
             except (ValueError, KeyError, OSError) as error:
-                complaints.append(str(error).splitlines()[0])
+                complaints.append(shorten(str(error), 300, placeholder=" ..."))
     raise ValueError(
         f"weights is {path!r}, which does not fit {network.name} ({complaints[0]}): "
         f"give the file of the backbone that the params name, or change the backbone"

@@ -384,10 +384,10 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
     Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
-    look that finds this is told and passed over; found at first, it raises ValueError, as do other pictures in other
-    folders, and OSError where it happened
-    while its pictures were read. A look that fails, since a disk or the network is away, is told and made again. Files
-    that could not be opened are tried once more, then when they have changed or others come.
+    look that finds this is told and passed over; found at first, it raises ValueError, and OSError where it happened
+    while its pictures were read. It raises ValueError too where at first all pictures are others, in other folders. A
+    look that fails, since a disk or the network is away, is told and made again. Files that could not be opened are
+    tried once more, then when they have changed or others come.
     """
     if changes.are_all_gone:
         raise ValueError(
