@@ -109,7 +109,7 @@ def test_listing_tells_files_and_folders_whose_names_are_not_utf_8(tmp_path):
     assert {name for name in listed if not storage.is_utf8(name)} == {*names[:2], names[2].removesuffix("/0.jpg")}
 
 
-def test_listing_leaves_out_what_is_neither_a_file_nor_a_folder(tmp_path):
+def test_listing_leaves_out_what_is_neither_a_file_nor_a_folder_nor_a_link(tmp_path):
     (tmp_path / "0.jpg").write_bytes(b"1")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "0.jpg")
     (tmp_path / "link to nothing.jpg").symlink_to(tmp_path / "nothing")
