@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -95,14 +96,14 @@ def gather_pictures(options, folder):
     count = count or len(files)
     # Every n-th file where there are too many, so that a small run still has every kind.
     chosen = [files[number * len(files) // count] for number in range(count)] if count < len(files) else files
-    link_pictures([chosen[number % len(chosen)] for number in range(count)], folder / "pictures")
-    link_pictures([chosen[number % len(chosen)] for number in range(STEADY_PICTURES)], folder / "few")
+    link_pictures(chosen, count, folder / "pictures")
+    link_pictures(chosen, STEADY_PICTURES, folder / "few")
     return count
 
 
-def link_pictures(files, folder):
-    """Make a link to each file, label/number_name.jpg; a file may come several times."""
-    for number, file in enumerate(files):
+def link_pictures(files, count, folder):
+    """Make count links to files, label/number_name.jpg; where there are fewer files, they come several times."""
+    for number, file in enumerate(islice(cycle(files), count)):
         link = folder / file.parent.name / f"{number:06}_{file.name}"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(file)

@@ -63,7 +63,6 @@ class Changes(NamedTuple):
     unsettled: files that are as they were, but that the tables hold twice, or name wrongly: a run was killed, or one
     that Spark skips has come or gone.
     tried: how many of the new ones were tried before and could not be opened. which: a hash of these.
-    are_others: there are new ones, none of those known, and no folder is common to both.
     """
 
     folder: str
@@ -72,7 +71,6 @@ class Changes(NamedTuple):
     unsettled: int = 0
     tried: int = 0
     which: str | None = None
-    are_others: bool = False
 
     @property
     def found(self):
@@ -98,6 +96,13 @@ class Changes(NamedTuple):
     def are_all_gone(self):
         """Whether pictures were known, and no file is there."""
         return self.found == 0 < self.counts["deleted"]
+
+    @property
+    def are_others(self):
+        """Whether there are new pictures, none of those known, and no folder is common to both. Asks Spark."""
+        counts = self.counts
+        are_replaced = counts["new"] > 0 < counts["deleted"] and counts["unchanged"] == counts["changed"] == 0
+        return are_replaced and not _share_folder(self.pictures)
 
     def __str__(self):
         """Tell the counts in a line."""
@@ -186,10 +191,7 @@ def find_changes(spark, listing, tables, folder):
     found = found.toPandas().set_index("state")
     counts = {state: int(found["files"].get(state, 0)) for state in STATES}
     sums = found[["unsettled", "tried"]].sum().astype(int)
-    are_replaced = counts["new"] and counts["deleted"] and not counts["unchanged"] + counts["changed"]
-    are_others = bool(are_replaced) and not _share_folder(pictures)
-    which = found["which"].get("new")
-    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["tried"]), which, are_others)
+    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["tried"]), found["which"].get("new"))
 
 
 def _share_folder(pictures):

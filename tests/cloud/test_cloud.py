@@ -25,16 +25,23 @@ from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port, se
 LOCAL = ROOT / "notebooks" / "local.ipynb"
 
 
-def run_headless(folder, livy, parameters):
-    """Run cloud.ipynb as an EMR step does. Returns (finished process, path of the executed notebook)."""
-    folder.mkdir()
+OWN_KERNELS = {"JUPYTER_PREFER_ENV_PATH": "1"}  # before those of the machine
+
+
+def make_command(folder, livy, parameters, start=("-m", "fruits.headless")):
+    """Make the command that runs cloud.ipynb as an EMR step does: (list, path of the executed notebook)."""
     (folder / "cloud.yaml").write_text(yaml.safe_dump(parameters))
-    executed = folder / "cloud.ipynb"
-    command = [sys.executable, "-m", "fruits.headless", CLOUD, executed, "--parameters", folder / "cloud.yaml"]
-    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}
-    answer = subprocess.run(
-        [*command, "--livy", livy], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
+    executed = folder / "executed.ipynb"
+    options = ["--parameters", folder / "cloud.yaml", "--livy", livy]
+    return [sys.executable, *start, CLOUD, executed, *options], executed
+
+
+def run_headless(folder, livy, parameters):
+    """Run cloud.ipynb to its end. Returns (finished process, path of the executed notebook)."""
+    folder.mkdir()
+    command, executed = make_command(folder, livy, parameters)
+    environment = os.environ | OWN_KERNELS
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     return answer, executed
 
 
@@ -142,15 +149,11 @@ def test_a_remote_error_ends_in_a_failure_that_says_what_to_do(livy, pictures, t
 
 
 @contextlib.contextmanager
-def start_headless(folder, livy, output, command=("-m", "fruits.headless")):
+def start_headless(folder, livy, output, **options):
     """Start a run of cloud.ipynb that writes to a folder of the bucket. Yields its process, whose stderr is to read."""
     parameters = {"images_path": f"s3://{BUCKET}/images", "output_path": f"s3://{BUCKET}/{output}"}
-    (folder / "cloud.yaml").write_text(yaml.safe_dump(parameters))
-    files = [CLOUD, folder / "executed.ipynb", "--parameters", folder / "cloud.yaml"]
-    with subprocess.Popen(
-        [sys.executable, *command, *files, "--livy", livy],
-        env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"}, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    command, _ = make_command(folder, livy, parameters, **options)
+    with subprocess.Popen(command, env=os.environ | OWN_KERNELS, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -184,7 +187,7 @@ def test_livy_ends_the_session_of_a_run_that_was_killed_and_no_other(moto_server
     )
     with (
         serve_livy(moto_server, tmp_path) as (address, _),
-        start_headless(tmp_path, address, "killed", ("-c", patience)) as process,
+        start_headless(tmp_path, address, "killed", start=("-c", patience)) as process,
     ):
         assert any(map(is_on_its_way, process.stderr))
         (theirs,) = requests.get(f"{address}/sessions", timeout=10).json()["sessions"]
