@@ -26,7 +26,16 @@ class Report:
     """
 
     def __init__(self, folder, **parameters):
-        """Begin a report. folder: of the results. parameters: of the run."""
+        """Begin a report, and claim its folder until it is saved.
+
+        folder: of the results. parameters: of the run. Raises ValueError where another run has claimed the folder, and
+        where a report.json there is something else.
+        """
+        if not storage.claim_folder(folder):
+            raise ValueError(
+                f"another run writes to output_path {folder!r}: wait until it has ended, or set output_path elsewhere. "
+                f"A notebook that stopped halfway keeps it too: shut its kernel down"
+            )
         self.folder, self.path, self.parameters = folder, f"{folder}/report.json", parameters
         self.values = parameters | {"started": _tell_time(), "finished": None}
         self.seconds = {}
@@ -119,12 +128,13 @@ class Report:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
 
     def save(self):
-        """Write report.json, finished, and return its path."""
+        """Write report.json, finished, let go of the folder, and return the report's path."""
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}
         self.note(finished=_tell_time())
         self._write(
             self.values | {"seconds": self.seconds, "versions": {"python": platform.python_version()} | versions}
         )
+        storage.release_folder(self.folder)
         return self.path
 
     def _write(self, content):

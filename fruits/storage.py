@@ -1,6 +1,8 @@
 """Folders and files on this machine or on S3, reached in one way. What they hold is not known here."""
 
+import fcntl
 import os
+import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +12,8 @@ import pyarrow.fs
 import pyarrow.parquet
 
 PATTERN_CHARACTERS = set("*?[]{}\\")  # Spark reads a path that holds one of them as a pattern
+SECONDS_TO_CLAIM = 10  # a folder; a notebook whose papermill was killed ends within two
+_claims = {}  # {folder: file descriptor} of this process
 
 
 class File(NamedTuple):
@@ -156,6 +160,41 @@ def write_table(path, batches, schema):
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
             written += len(rows)
     return written
+
+
+def claim_folder(folder):
+    """Claim a folder for this process, until it releases it or ends, however it ends; one that is missing is made.
+
+    Returns False where another process of this machine has it. Of S3, and of a disk that knows no locks, nobody can
+    tell, and the answer is True. https://man7.org/linux/man-pages/man2/flock.2.html
+    """
+    if "://" in folder or folder in _claims:
+        return True
+    os.makedirs(folder, exist_ok=True)
+    descriptor, end = os.open(folder, os.O_RDONLY), time.monotonic() + SECONDS_TO_CLAIM
+    while not _lock(descriptor):
+        if time.monotonic() > end:
+            os.close(descriptor)
+            return False
+        time.sleep(0.1)
+    _claims[folder] = descriptor
+    return True
+
+
+def _lock(descriptor):
+    """Lock an open folder. Returns False where another process has; a disk without locks counts as locked."""
+    with suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def release_folder(folder):
+    """Let other processes claim a folder that this one has claimed; nothing is done where it has not."""
+    if folder in _claims:
+        os.close(_claims.pop(folder))
 
 
 def delete_folder(path):

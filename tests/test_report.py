@@ -4,12 +4,15 @@ import importlib.metadata
 import json
 import platform
 import re
+import subprocess
+import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fruits import increments, report
+from fruits import increments, report, storage
 
 
 class Rows:
@@ -203,3 +206,48 @@ def test_a_report_of_something_else_is_refused_and_stays(tmp_path, content):
     with pytest.raises(ValueError, match=r"report\.json is no report of a run: set output_path elsewhere"):
         report.Report(str(tmp_path))
     assert (tmp_path / "report.json").read_bytes() == content
+
+
+RUN_ELSEWHERE = """
+import sys
+from fruits import report
+run = report.Report(sys.argv[1])
+print("begun", flush=True)
+input()
+run.save()
+print("saved", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("end", ["saved", "killed"])
+def test_a_second_run_on_a_folder_is_refused_until_the_first_is_saved_or_killed(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(storage, "SECONDS_TO_CLAIM", 0.3)
+    command, pipe = [sys.executable, "-c", RUN_ELSEWHERE, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as first:
+        try:
+            assert first.stdout.readline() == "begun\n"
+            with pytest.raises(ValueError, match="another run writes to output_path .*: wait until it has ended"):
+                report.Report(str(tmp_path))
+            if end == "saved":
+                first.stdin.write("\n")
+                assert first.stdout.readline() == "saved\n"
+            else:
+                first.kill()
+                first.wait()
+            second = report.Report(str(tmp_path))
+            assert (second.earlier == {}) is (end == "killed")
+            second.save()
+            assert (first.poll() is None) is (end == "saved")
+        finally:
+            first.kill()
+
+
+def test_a_run_that_starts_as_a_killed_one_ends_waits_for_it(tmp_path):
+    command = [sys.executable, "-c", RUN_ELSEWHERE, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "begun\n"
+        end = threading.Timer(0.5, first.kill)
+        end.start()
+        report.Report(str(tmp_path)).save()
+        end.join()

@@ -1,11 +1,14 @@
 """Paths made absolute in one way, and files listed, read and written as a plain reading of the disk sees them."""
 
+import errno
+import fcntl
 import os
 import re
 import shutil
 import time
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 
 import boto3
 import pytest
@@ -221,3 +224,11 @@ def test_a_folder_that_is_emptied_while_it_is_listed_is_not_taken_for_deleted_pi
     (tmp_path / "0.jpg").unlink()
     with pytest.raises(OSError, match=f"{tmp_path} was emptied while it was listed"):
         list(found)
+
+
+def test_a_folder_is_claimed_where_nobody_can_tell_whether_it_is(tmp_path, monkeypatch):
+    assert storage.claim_folder("s3://nobody-asks-for-this-bucket/output")
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
+    assert storage.claim_folder(str(tmp_path / "new"))
+    storage.release_folder(str(tmp_path / "new"))
+    storage.release_folder(str(tmp_path / "never claimed"))
