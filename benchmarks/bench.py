@@ -211,7 +211,7 @@ def measure(options, folder):
     load = os.getloadavg()
     count = gather_pictures(options, folder)
     set_environment(folder)
-    print(f"{count:,} pictures, {options.cores} cores, load average {load[0]:.1f}")
+    print(f"{count:,} pictures, {options.cores} cores, load average {load[0]:.1f}", flush=True)
     run_script("network", str(folder), folder / "network.log")
     runs = run_rounds(options, folder)
     agreement = results.compare_contenders(folder, runs)

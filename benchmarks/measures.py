@@ -46,10 +46,10 @@ def read_peaks():
     return peaks
 
 
-def read_live_heap(spark):
+def read_live_heap(spark, *_held):
     """Read the memory, in MiB, that Java still uses after a full garbage collection: what it holds, not what it took.
 
-    spark: pyspark SparkSession, whose JVM is asked.
+    spark: pyspark SparkSession, whose JVM is asked. _held: DataFrames that are not to be collected meanwhile.
     """
     java, used = spark.sparkContext._jvm, []
     memory = java.java.lang.management.ManagementFactory.getMemoryMXBean()

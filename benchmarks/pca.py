@@ -64,13 +64,23 @@ def run_project(spark, source, output, components, measures):
     return chosen.variance_ratio[:components]
 
 
-def run_way(task):
-    """Run one way in this process and write what it measured."""
+def start_spark(way, cores):
+    """Start Spark as each way's users do: pyspark alone with its own settings, but as much memory for Java."""
+    from pyspark.sql import SparkSession
+
     from fruits import session
 
+    if way == "project":
+        return session.start_spark(f"local[{cores}]")
+    memory = session.choose_driver_memory(session.measure_memory())
+    return SparkSession.builder.master(f"local[{cores}]").config("spark.driver.memory", f"{memory}m").getOrCreate()
+
+
+def run_way(task):
+    """Run one way in this process and write what it measured."""
     measures, run = Measures(), {"plain": run_plain, "project": run_project}[task["way"]]
     with measures.step("start"):
-        spark = session.start_spark(f"local[{task['cores']}]")
+        spark = start_spark(task["way"], task["cores"])
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 16)  # as in a run
         # In a run, Spark is at work long before.
         run(spark, task["few"], task["result"] + "-few", task["components"], Measures())

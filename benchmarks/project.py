@@ -112,7 +112,10 @@ def write_projection(spark, output, fingerprint):
 
 
 def run_features(spark, task, run):
-    """Bring features/ and rejected/ up to date. Returns (the fingerprint, do the results of the run before stand?)."""
+    """Bring features/ and rejected/ up to date.
+
+    Returns (fingerprint, do the results of the run before stand?, the pictures as Spark lists them).
+    """
     folder, output = task["pictures"], task["output"]
     with measures.step("list"):
         listing, pictures = images.survey(spark, folder, output), load_pictures(spark, folder)
@@ -136,11 +139,9 @@ def run_features(spark, task, run):
             check_workers(spark, network, featurize)
         with measures.step("featurize"):
             write_features(pictures, changes, featurize, output)
-    if task.get("live_heap"):  # while Spark still holds its list of the pictures
-        measures.note(java_live_mib=read_live_heap(spark))
     with measures.step("tidy"):
         increments.tidy(spark, changes, tables)
-    return network.fingerprint, unchanged
+    return network.fingerprint, unchanged, pictures
 
 
 def write_report(spark, run, output):
@@ -160,7 +161,7 @@ def main(task):
     with measures.step("start"):
         spark = start_spark(task["cores"])
     with measures.step("features"):  # list, network, workers, featurize and tidy are its parts
-        fingerprint, unchanged = run_features(spark, task, run)
+        fingerprint, unchanged, listed = run_features(spark, task, run)
     with measures.step("pca"):
         if unchanged:
             pca = reduction.load_pca(f"{output}/pca", fingerprint)
@@ -169,6 +170,9 @@ def main(task):
             pca = write_projection(spark, output, fingerprint)
         measures.note(components=pca.k, variance_ratio=pca.variance_ratio[: pca.k].tolist())
     write_report(spark, run, output)
+    if task.get("live_heap"):  # last, since collecting garbage takes seconds and would make later peaks lower
+        with measures.step("heap"):
+            measures.note(java_live_mib=read_live_heap(spark, listed))
     measures.save(output)
     spark.stop()
 

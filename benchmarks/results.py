@@ -64,7 +64,7 @@ def compare_contenders(folder, runs):
         "largest_feature": float(project.max()),
         "variance_ratio": float(np.abs(ratios[0] - ratios[1]).max()),
     }
-    is_close = max(found["features_course_alike"], found["features_limit"]) < FEATURE_TOLERANCE
+    is_close = alike.any() and max(found["features_course_alike"], found["features_limit"]) < FEATURE_TOLERANCE
     # Where some pictures are decoded otherwise, the variance moves with them and only its size can be held.
     is_same_variance = found["variance_ratio"] < (VARIANCE_TOLERANCE if alike.all() else 0.01)
     return found | {"agree": bool(is_close and is_same_variance)}
@@ -208,6 +208,8 @@ def _list_verdicts(bench):
     """List the ratios, the agreement and the machine, a line each."""
     ratios, found, machine = bench["ratios"], bench["agreement"], bench["machine"]
     alike = f"the {found['pictures_decoded_alike']:,} pictures that both decode alike"
+    if not found["pictures_decoded_alike"]:
+        alike = f"none: give some with a side below {2 * NETWORK_SIZE} pixels to compare"
     return [
         f"project against course: {_format_cell(ratios['end_to_end'], 2)} times as fast end to end, "
         f"{_format_cell(ratios['features'], 2)} times featurizing",

@@ -107,6 +107,11 @@ def _list_others(found):
             f"{before['seconds']:.2f} s; merged in {runs['merge_s']:.1f} s: {after['files']}, read in "
             f"{after['seconds']:.2f} s (a run merges them beyond {runs['merges_beyond']})"
         )
+    if notebook := found["notebook"]:
+        lines.append(
+            f"notebook, {notebook['pictures']:,} pictures: {notebook['first_seconds']:.0f} s where all are new, "
+            f"{notebook['seconds']:.1f} s with nothing new"
+        )
     return lines
 
 

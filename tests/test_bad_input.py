@@ -69,6 +69,14 @@ def make_file(path, content):
     path.write_bytes(content)
 
 
+def make_file_behind_link(path, content):
+    """Write a file into a folder elsewhere, and make the folder that it seems to lie in a link to that one."""
+    elsewhere = path.parents[1].with_name(f"{path.parents[1].name} elsewhere")
+    make_file(elsewhere / path.name, content)
+    path.parent.rmdir()
+    path.parent.symlink_to(elsewhere)
+
+
 def make_cases(encode):
     """Make every kind of file: {path: Case}. In a path, \\xe9 stands for a byte that is not UTF-8."""
     scene = draw_scene()
@@ -106,6 +114,7 @@ def make_cases(encode):
         "_key=1/_key=1.png": png,
         "12:30/a folder's colon.png": png,
         "deep/er/Deepest/0.png": png,
+        "A link/0.png": lambda path: make_file_behind_link(path, png),
         "in the root.png": png,
         "Kinds/IMG 12:30:00.png": png,
         "Kinds/older checksum.png": png,
@@ -198,7 +207,7 @@ def test_the_label_is_the_folder_that_the_picture_lies_in(outcome):
     root = outcome.features["in the root.png"]
     folders["in the root.png"] = root.path.split("/")[-2]
     assert {path: row.label for path, row in outcome.features.items()} == folders
-    assert {"Pêche jaune", "Süß 果", "n#2 50%", "Deepest"} <= set(folders.values())
+    assert {"Pêche jaune", "Süß 果", "n#2 50%", "Deepest", "A link"} <= set(folders.values())
 
 
 def test_features_are_finite_numbers_of_one_length(outcome):
@@ -210,7 +219,7 @@ def test_features_are_finite_numbers_of_one_length(outcome):
 @pytest.mark.parametrize("alike", [
     ["Kinds/rgb.png", "Kinds/rgb.webp", "Kinds/png named.jpg", "Kinds/turned.png", "Kinds/animated.webp",
      "Kinds/animated.png", "Pêche jaune/été à Nîmes.png", "Süß 果/果.png", "n#2 50%/a%20b c#1 50%.png",
-     "_key=1/_key=1.png", "12:30/a folder's colon.png", "deep/er/Deepest/0.png", "in the root.png"],
+     "_key=1/_key=1.png", "12:30/a folder's colon.png", "deep/er/Deepest/0.png", "A link/0.png", "in the root.png"],
     ["Kinds/rgb.jpg", "Kinds/UPPER.JPG", "Kinds/long.jpeg", "Kinds/jpeg named.txt", "Kinds/jpeg without extension"],
     ["Kinds/grey as rgb.png", "Kinds/grey.png", "Kinds/grey of 16 bits.png"],
     ["Kinds/rgba flattened.png", "Kinds/rgba.png"],

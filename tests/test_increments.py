@@ -1,10 +1,12 @@
 """What is new, changed and gone, against plain Python; tables tidied wherever a run was killed; pictures packed."""
 
+import itertools
 import json
 import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -83,6 +85,18 @@ def place(spark, tmp_path):
     place.write("B/broken.jpg", "bad picture")
     place.write("B/.hidden", "1")
     return place
+
+
+def act_before_look(monkeypatch, number, act):
+    """Do something right before the folder is listed for that time, counted from now on, 1 the next."""
+    survey, numbers = images.survey, itertools.count(1)
+
+    def act_and_survey(*arguments):
+        if next(numbers) == number:
+            act()
+        return survey(*arguments)
+
+    monkeypatch.setattr(images, "survey", act_and_survey)
 
 
 def test_everything_is_new_at_first_and_nothing_afterwards(place):
@@ -400,6 +414,25 @@ def test_packed_pictures_are_the_pictures_and_are_not_packed_again(place, monkey
     assert place.read() == [("A/2.jpg", 2), ("A/4.jpg", 4), ("B/1.jpg", 1), ("B/3.jpg", 3)]
     assert {path for path, _ in place.read("rejected", "reason")} == {"B/.hidden", "B/broken.jpg"}
     assert place.run().is_empty  # the same pictures, read from their files
+    names = sorted(path for path in os.listdir(packed) if path.endswith(".parquet"))
+    left = [row for name in names for row in pq.read_table(f"{packed}/{name}", columns=["path"]).to_pylist()]
+    start = len(f"file:{place.pictures}/")
+    assert sorted(row["path"][start:] for row in left) == ["A/2.jpg", "A/4.jpg", "B/1.jpg", "B/3.jpg", "B/broken.jpg"]
+
+
+def test_packing_another_folder_takes_no_packed_picture_out(place, tmp_path):
+    packed = str(place.output / "packed")
+    shutil.copytree(place.pictures, tmp_path / "others")
+
+    def pack(folder):
+        listing = images.survey(place.spark, str(folder), str(place.output))
+        pictures = images.label_pictures(place.reader.load(str(folder)))
+        increments.pack(place.spark, pictures, listing, packed, 1000)
+
+    pack(place.pictures)
+    with pytest.raises(ValueError, match="none of the 5 pictures known in .*Set packed_path elsewhere"):
+        pack(tmp_path / "others")
+    assert place.spark.read.parquet(packed).count() == 5
 
 
 def test_a_picture_that_could_not_be_packed_is_named_and_the_others_go_on(place):
@@ -508,7 +541,7 @@ def test_a_watch_takes_nothing_out_while_its_folder_is_empty(place, monkeypatch,
         if len(seen) == 1:
             for file in place.pictures.rglob("*.*"):
                 file.unlink()
-            threading.Timer(3, place.write, ["C/1.jpg", "1"]).start()
+            act_before_look(monkeypatch, 3, lambda: place.write("C/1.jpg"))
         else:
             (place.output / "stop").touch()
     assert seen == [(0, 0), (1, 5)]
@@ -527,8 +560,7 @@ def test_a_watch_outlives_a_folder_that_is_away_for_a_while(place, monkeypatch, 
         increments.tidy(place.spark, changes, place.tables)
         if len(seen) == 1:
             place.pictures.rename(away)
-            place_again = threading.Timer(3, lambda: (away.rename(place.pictures), place.write("C/1.jpg")))
-            place_again.start()
+            act_before_look(monkeypatch, 3, lambda: (away.rename(place.pictures), place.write("C/1.jpg")))
         else:
             (place.output / "stop").touch()
     assert seen == [0, 1]
@@ -552,8 +584,8 @@ def test_a_watch_tries_a_file_that_cannot_be_opened_once_more_and_then_when_anot
         place.featurize(changes, pictures=pictures)
         tidy(place.spark, changes, place.tables)
         place.write("C/away.jpg", content.decode())
-        if len(seen) == 2:  # long enough for looks that would try it again
-            threading.Timer(4, place.write, ["C/other.jpg", "1"]).start()
+        if len(seen) == 2:  # after two looks that would try it again
+            act_before_look(monkeypatch, 3, lambda: place.write("C/other.jpg"))
         elif len(seen) == 3:
             (place.output / "stop").touch()
     assert seen == [(6, 0), (1, 1), (2, 1)]
@@ -614,3 +646,9 @@ def test_an_interrupt_of_the_wait_ends_a_watch_without_an_error(place, monkeypat
     looks = increments.watch(*first, None, str(place.pictures), str(place.output), trigger="1 minute")
     assert len(list(looks)) == 1
     assert "interrupted" in capsys.readouterr().out
+
+
+def test_small_files_are_merged_beyond_the_number_that_the_readme_tells():
+    few, mib = increments.SMALL_FILES, increments.FILE_BYTES // 2**20
+    told = f"more than {few}, plus two for each core ({few + 4} on two cores), are merged into files of {mib} MB"
+    assert told in " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())

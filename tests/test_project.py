@@ -154,11 +154,19 @@ def test_a_key_of_aws_in_a_file_would_be_found(tmp_path):
     assert scan_secrets(tmp_path, "cloud.yaml") == [("cloud.yaml", f"access: {key}")]
 
 
-@pytest.mark.parametrize("target", ["run", "slides", "test", "volume-test", "lab", "bench", "sample", "fruits-360"])
+TARGETS = ("run", "slides", "test", "volume-test", "cloud-test", "lab", "bench", "sample", "fruits-360", "clean")
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_make_has_the_target(target):
     answer = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_make_clean_removes_installs_and_results_and_nothing_else_of_data():
+    answer = subprocess.run(["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["rm", "-rf", ".venv", "data/output", "*.egg-info"]
 
 
 def test_make_run_puts_everything_where_it_says():

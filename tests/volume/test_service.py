@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import walk
 
 WAITING = "looking for pictures every"
 FIRST = ("Lemon/0_100.jpg", "Lemon/30_100.jpg", "Lemon/60_100.jpg", "Lemon/letter.jpg", "Lemon/empty.jpg")
@@ -39,11 +40,11 @@ def inbox(tmp_path, pictures):
 
 @pytest.fixture
 def serve(inbox, tmp_path):
-    """Start the service, which looks every two seconds: serve(**hooks)."""
+    """Start the service, which looks every two seconds: serve(**options), of runs.start_run."""
 
-    def start(**hooks):
+    def start(**options):
         parameters = runs.list_parameters(inbox.folder, tmp_path / "output", trigger="2 seconds")
-        return runs.start_run(tmp_path / "run", parameters, **hooks)
+        return runs.start_run(tmp_path / "run", parameters, **options)
 
     return start
 
@@ -80,7 +81,7 @@ def wait_for_look(run, tmp_path):
 
 def test_pictures_that_arrive_are_featurized_until_a_file_named_stop_is_there(serve, inbox, check_tables, tmp_path):
     cached = tmp_path / "cached"
-    with serve(count_cached=str(cached)) as run:
+    with serve(count_cached=str(cached), until=walk.PROJECTION) as run:
         run.wait_for(lambda: WAITING in run.read_log(), "the first look")
         inbox.receive(*LATER)
         run.wait_for(lambda: "Strawberry/0_100.jpg" in list_featurized(tmp_path, inbox), "the pictures that arrived")
@@ -93,6 +94,8 @@ def test_pictures_that_arrive_are_featurized_until_a_file_named_stop_is_there(se
     opened = len(FIRST) - 1 + len(LATER)
     assert (report["images_new"], report["images_changed"], report["images_deleted"]) == (opened, 0, 0)
     assert cached.read_text() == "0", "tables that nobody reads any more are kept on disk"
+    projected = {path for path, _ in runs.read_rows(tmp_path / "output", "projection", inbox.folder)}
+    assert projected == list_featurized(tmp_path, inbox)
 
 
 def test_it_can_be_started_before_the_first_picture_arrives(inbox, serve, check_tables, tmp_path):
