@@ -8,19 +8,26 @@ from fruits.cluster import CloudError, count_cores, explain
 # service's. Who lacks one of these would find out minutes later, with half of the stack there.
 ACTIONS = {
     "arn:aws:cloudformation:{region}:{account}:stack/{stack}/*": [
-        *(f"cloudformation:{verb}Stack" for verb in ("Create", "Update", "Delete")),
+        *(f"cloudformation:{verb}Stack" for verb in ("Create", "Update", "Delete", "CancelUpdate")),
         "cloudformation:DescribeStackEvents",
     ],
     "arn:aws:s3:::{bucket}": [
         *(f"s3:{verb}" for verb in ("CreateBucket", "ListBucket", "PutBucketPolicy", "PutLifecycleConfiguration")),
+        *(f"s3:{verb}" for verb in ("ListBucketVersions", "DeleteBucket")),
     ],
-    "arn:aws:s3:::{bucket}/*": ["s3:GetObject", "s3:PutObject"],
+    "arn:aws:s3:::{bucket}/*": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"],
     "arn:aws:iam::{account}:role/{stack}-nodes-{region}": [
         *(f"iam:{verb}" for verb in ("CreateRole", "PutRolePolicy", "AttachRolePolicy", "PassRole", "DeleteRole")),
     ],
+    "arn:aws:iam::{account}:role/{stack}-service-{region}": ["iam:PassRole"],
     "*": [
         *(f"ec2:Create{what}" for what in ("Vpc", "Subnet", "SecurityGroup", "VpcEndpoint")),
+        *("ec2:DescribeVpcs", "ec2:DescribeVpcEndpoints", "ec2:DeleteVpcEndpoints"),
         *(f"elasticmapreduce:{verb}" for verb in ("RunJobFlow", "AddJobFlowSteps", "CreateSecurityConfiguration")),
+        *(f"elasticmapreduce:Put{policy}Policy" for policy in ("ManagedScaling", "AutoTermination")),
+        *(f"elasticmapreduce:{verb}" for verb in ("ListClusters", "DescribeCluster", "TerminateJobFlows")),
+        "iam:CreateInstanceProfile",
+        "iam:AddRoleToInstanceProfile",
         "kms:CreateKey",
         "secretsmanager:CreateSecret",
     ],

@@ -401,8 +401,22 @@ class Stack:
         if last["StackStatus"] not in accepted:
             failed = [event for event in self._list_events(stack_id) if event["ResourceStatus"].endswith("FAILED")]
             state = f"the stack {self.name!r} is {last['StackStatus']}, expected {' or '.join(accepted)}"
-            raise CloudError("\n".join([state, *map(write_event, failed)]))
+            raise CloudError("\n".join([state, *map(write_event, failed), *self._hint(failed)]))
         return {output["OutputKey"]: output["OutputValue"] for output in last.get("Outputs", [])}
+
+    def _hint(self, failed):
+        """Hint at what to do about the events of resources that failed: a list of lines."""
+        hints = []
+        if any("already exists" in event.get("ResourceStatusReason", "") for event in failed):
+            hints.append(
+                "what already exists is of an earlier stack: choose another stack_name, or clean up, its bucket with "
+                "--delete-bucket and the bucket's name"
+            )
+        clusters = {event.get("PhysicalResourceId") for event in failed if event["LogicalResourceId"] == "Cluster"}
+        for cluster in filter(None, clusters):
+            logs = f"s3://{self.bucket or 'BUCKET'}/logs/{cluster}/node/*/bootstrap-actions/"
+            hints.append(f"why a machine did not start, a few minutes later: {logs}")
+        return hints
 
     def _list_events(self, stack_id):
         """List the events of the operation under way, oldest first; CloudFormation gives the newest first."""

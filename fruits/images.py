@@ -200,6 +200,8 @@ def _check_pixels(size):
 def _to_rgb(picture):
     """Turn any mode of Pillow into RGB as a person sees it."""
     if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scaling
+        if picture.mode == "I" and picture.getextrema()[1] >= 2**16:
+            raise RefusedPicture("pixels of 32 bits, whose range is unknown: save it with 8 bits a colour")
         return picture.convert("I").point([value / 257 for value in range(2**16)], "L").convert("RGB")
     if picture.mode == "F":
         raise RefusedPicture("floating-point pixels, whose range is unknown: save it with 8 bits a colour")

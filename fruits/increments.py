@@ -37,8 +37,9 @@ IS_UNSETTLED = """CASE state WHEN 'unchanged' THEN rows != 1 OR named != 0
 NOT_READABLE = "not readable: deleted during the run, of a name that Spark cannot open, or on a disk that failed"
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
-# How parquet is written. A row group is what Spark reads at once: of pictures, it is what one looked up costs, and the
-# least that a task can take. They are all different, so no dictionary; and may weigh MBs, so the first is weighed too.
+# How pack and tidy write parquet. A row group is what Spark reads at once: of pictures, it is what one looked up costs,
+# and the least that a task can take. They are all different, so no dictionary; and may weigh MBs, so the first is
+# weighed too.
 WRITING = {
     "features": {"parquet.block.size": 8 * 2**20},
     "rejected": {},
@@ -127,7 +128,7 @@ def claim_features(output, fingerprint, recompute=False):
             )
         if theirs or are_there:  # else nothing there is a run's: a folder of that name is somebody's own
             storage.delete_folder(f"{output}/rejected")  # what one network refuses, another may not
-        if are_there:  # their fingerprint goes last: a run killed before is refused
+        if are_there:
             storage.delete_folder(folder)
         storage.write_bytes(path, json.dumps(fingerprint, indent=1).encode() + b"\n")
 
@@ -201,13 +202,21 @@ def _share_folder(pictures):
     return not states.where("array_contains(states, 'new') AND array_contains(states, 'deleted')").isEmpty()
 
 
-def _refuse_others(changes, folder, remedy):
-    """Raise ValueError where a folder knows other pictures than those found: all of them would be taken out of it."""
+def refuse_loss(changes, folder, name="output_path"):
+    """Raise ValueError where all pictures known in a folder would be taken out of it: none is there, or only others.
+
+    changes: Changes. folder: of the tables that know them. name: of the parameter that gives it.
+    """
+    known = changes.counts["deleted"]
+    if changes.are_all_gone:
+        raise ValueError(
+            f"images_path holds no file, but {known:,} of its pictures are known in {folder!r}: put pictures there, or "
+            f"delete {folder!r} to forget them"
+        )
     if changes.are_others:
         raise ValueError(
-            f"images_path holds none of the {changes.counts['deleted']:,} pictures known in {folder!r}, and none of "
-            f"their folders: has it moved, or is it another one? Set {remedy} elsewhere, or delete {folder!r} to begin "
-            f"anew"
+            f"images_path holds none of the {known:,} pictures known in {folder!r}, and none of their folders: has it "
+            f"moved, or is it another one? Set {name} elsewhere, or delete {folder!r} to begin anew"
         )
 
 
@@ -239,10 +248,11 @@ def cut_slices(pictures, changes, per_core):
     spark, are_named = pictures.sparkSession, changes.counts["unchanged"] > 0
     to_do = changes.pictures.where(F.col("state").isin("new", "changed"))
     to_do = to_do.where("file IS NOT NULL")  # null: it could not be packed, which tidy says in the table rejected
+    per_core = min(per_core, SLICE_NAMES) if are_named else per_core
     shares, first = math.ceil(changes.to_do / per_core), 0  # a core's; a slice takes as many as there are cores
     while first < shares:
         cores = spark.sparkContext.defaultParallelism
-        last = first + (min(cores, max(1, SLICE_NAMES // per_core)) if are_named else cores)
+        last = first + (min(cores, SLICE_NAMES // per_core) if are_named else cores)
         rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file")
         if len(names := rows.toPandas() if are_named else rows.head(1)):
             is_in_slice = _is_share(images.name_source(), shares, first, last)
@@ -340,7 +350,9 @@ def _rewrite(spark, name, folder, files, kept):
         rows = table.where(is_chosen).join(kept.where(is_chosen).select("path", "file"), ["path", "file"], "left_semi")
         size = (files["bytes"] * files["kept"] / files["rows"].clip(1)).sum()
         count = max(math.ceil(size / FILE_BYTES), min(spark.sparkContext.defaultParallelism, len(files)))
-        append(rows.coalesce(count), name, folder)
+        # Rows that a join has shuffled lie in fewer parts than such a table wants files: they can only be dealt anew.
+        few = rows.sparkSession.sparkContext.defaultParallelism
+        append(rows.coalesce(count) if count <= few else rows.repartition(count), name, folder)
     for file in files.index:
         storage.delete_file(file)
 
@@ -368,12 +380,17 @@ def pack(spark, pictures, listing, folder, per_core):
     Returns (pictures, listing) to go on with: the same rows, read from the packed files.
     """
     tables = {"packed": folder}
-    changes = find_changes(spark, listing, tables, f"{folder}/{COMPARISON}")
-    _refuse_others(changes, folder, "packed_path")
-    print(f"to pack: {changes}")
-    for part in cut_slices(pictures, changes, per_core):
-        append(part.sortWithinPartitions("path"), "packed", folder)
-    tidy(spark, changes, tables)
+    if not storage.claim_folder(folder):
+        raise ValueError(f"another run packs pictures into packed_path {folder!r}: wait until it has ended")
+    try:
+        changes = find_changes(spark, listing, tables, f"{folder}/{COMPARISON}")
+        refuse_loss(changes, folder, "packed_path")
+        print(f"to pack: {changes}")
+        for part in cut_slices(pictures, changes, per_core):
+            append(part.sortWithinPartitions("path"), "packed", folder)
+        tidy(spark, changes, tables)
+    finally:
+        storage.release_folder(folder)
     packed = spark.read.schema(SCHEMAS["packed"]).parquet(folder)
     files = packed.select("path", images.name_source().alias("file"))
     return packed, listing.drop("file").join(files, "path", "left")
@@ -386,17 +403,10 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
     Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
-    look that finds this is told and passed over; found at first, it raises ValueError, and OSError where it happened
-    while its pictures were read. It raises ValueError too where at first all pictures are others, in other folders. A
-    look that fails, since a disk or the network is away, is told and made again. Files that could not be opened are
-    tried once more, then when they have changed or others come.
+    look that finds this is told and passed over, and OSError is raised where it happened while its pictures were read.
+    A look that fails, since a disk or the network is away, is told and made again; one that fails because Spark has
+    ended is an error. Files that could not be opened are tried once more, then when they have changed or others come.
     """
-    if changes.are_all_gone:
-        raise ValueError(
-            f"images_path {folder!r} holds no file, but {changes.counts['deleted']:,} of its pictures are known: put "
-            f"pictures there, or delete {output!r} to forget them"
-        )
-    _refuse_others(changes, output, "output_path")
     yield pictures, changes
     if trigger is None:
         if changes.found and storage.is_empty(folder):
@@ -419,6 +429,8 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
                 yield images.label_pictures(reader.load(folder)), changes
                 print(how_to_stop, flush=True)  # again: progress is shown in place of what its cell has shown before
         except NO_ANSWER as error:
+            if spark.sparkContext._jsc.sc().isStopped():  # which itself fails where Java has ended
+                raise
             print(f"could not look, and will try again ({type(error).__name__}: {error})", flush=True)
 
 

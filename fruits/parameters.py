@@ -10,7 +10,7 @@ from fruits import increments, reduction, report, storage
 
 PLAIN_VALUES = (str, int, float, list, dict, type(None))  # what a YAML file can give; bool is an int
 NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
-MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn"
+MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
 PYTHONS_WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}  # papermill's -p takes no others
@@ -179,7 +179,7 @@ def _is_writable(path):
     try:
         storage.write_bytes(probe, b"")
         storage.delete_file(probe)
-        if not was_there:
+        if not was_there and ("://" in folder or storage.is_empty(folder)):  # another run may have begun there
             storage.delete_folder(folder)
     except OSError as error:
         raise ValueError(f"{path!r} cannot be written ({error}): choose another folder or give rights on it") from None

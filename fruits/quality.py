@@ -211,11 +211,12 @@ def measure(
     """
     start, spark = time.perf_counter(), table.sparkSession
     quality = Quality(chosen_k)
+    quality.pictures = table.count()  # parquet tells it without being read
     if max_seconds == 0:
-        quality.pictures, quality.problem = table.count(), "it was switched off (quality_seconds is 0)"
+        quality.problem = "it was switched off (quality_seconds is 0)"
         return quality
     with _bound_time(spark, max_seconds) as over:
-        quality.pictures, quality.labels = table.agg(F.count("*"), F.count_distinct("label")).first()
+        quality.labels = table.agg(F.count_distinct("label")).first()[0]
         columns = table.select("path", "label", "features")
         sample, quality.split = draw_sample(columns, seed, test_share, max_pictures)
         sample = sample.persist(StorageLevel.MEMORY_AND_DISK)

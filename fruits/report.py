@@ -29,7 +29,7 @@ class Report:
         """Begin a report, and claim its folder until it is saved.
 
         folder: of the results. parameters: of the run. Raises ValueError where another run has claimed the folder, and
-        where a report.json there is something else.
+        where a report.json there is something else, or folders of results are there without one: somebody's own.
         """
         if not storage.claim_folder(folder):
             raise ValueError(
@@ -41,6 +41,12 @@ class Report:
         self.seconds = {}
         self.earlier = _read(self.path) if storage.is_file(self.path) else {}
         self.history = self.earlier.get("history", [])
+        theirs = [name for name in RESULTS if storage.is_folder(f"{folder}/{name}")]
+        if theirs and not self.earlier:
+            raise ValueError(
+                f"output_path {folder!r} holds {' and '.join(theirs)}, but no report.json of the run that left them: "
+                f"set output_path elsewhere, or delete them"
+            )
 
     @property
     def repeats_earlier(self):
@@ -56,16 +62,7 @@ class Report:
         self.note(**values)
 
     def begin(self):
-        """Say in report.json that a run has begun, so that a later one sees whether it has finished.
-
-        Raises ValueError where folders of results are there without a report: they may be somebody's own.
-        """
-        theirs = [name for name in RESULTS if storage.is_folder(f"{self.folder}/{name}")]
-        if theirs and not self.earlier:
-            raise ValueError(
-                f"output_path {self.folder!r} holds {' and '.join(theirs)}, but no report.json of the run that left "
-                f"them: set output_path elsewhere, or delete them"
-            )
+        """Say in report.json that a run has begun, so that a later one sees whether it has finished."""
         self._write({name: self.values[name] for name in ("started", "finished")})
 
     def delete_earlier(self):

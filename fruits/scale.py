@@ -1,6 +1,7 @@
 """What N pictures cost, step by step: time, requests, memory, euros; by formula from measured numbers, and simulated.
 
-A slot is what runs one of Spark's tasks; emr-cluster.yaml gives each machine as many as it has vCPUs, two a core.
+A slot is what runs one of Spark's tasks; emr-cluster.yaml gives an .xlarge as many as it has vCPUs, two a core. Larger
+machines run more, half as many again on an m6i.4xlarge, since YARN counts memory alone: that is left out here.
 """
 
 import heapq

@@ -74,7 +74,8 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
         SparkContext._ensure_initialized(gateway=launch_gateway(conf, {"stderr": STDERR}))
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
     _drop_checksum_files(spark)
-    spark.conf.set("spark.sql.shuffle.partitions", 2 * spark.sparkContext.defaultParallelism)  # 200 start slowly
+    if master.startswith("local"):  # where all cores are there from the start; Spark's own 200 start slowly
+        spark.conf.set("spark.sql.shuffle.partitions", 2 * spark.sparkContext.defaultParallelism)
     spark.conf.set("spark.sql.objectHashAggregate.sortBased.fallbackThreshold", PATHS_IN_MEMORY)
     if not spark.sparkContext.master.startswith("local["):
         spark.sparkContext.addPyFile(_zip_package())

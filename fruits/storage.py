@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 PATTERN_CHARACTERS = set("*?[]{}\\")  # Spark reads a path that holds one of them as a pattern
 SECONDS_TO_CLAIM = 10  # a folder; a notebook whose papermill was killed ends within two
-_claims = {}  # {folder: file descriptor} of this process
+_claims = {}  # {folder: descriptor of it, locked} of this process
 
 
 class File(NamedTuple):
@@ -60,7 +60,8 @@ def list_files(folder):
     One folder's names are held in memory at a time. A name that is not UTF-8 holds its other bytes as surrogates, as
     Python has them everywhere; what lies in a folder with such a name is not listed, but the folder itself is. A folder
     that is deleted meanwhile holds nothing. Raises OSError where a folder cannot be read, where it is emptied while it
-    is listed, as by a disk that goes, and where a name on S3 holds two slashes in a row, which Hadoop cannot read.
+    is listed, as by a disk that goes, where a link leads to a folder above it, and where a name on S3 holds two slashes
+    in a row, which Hadoop cannot read.
     """
     filesystem, root = _open(folder)
     prefix = folder[: -len(root)] if "://" in folder else "file:"
@@ -77,6 +78,8 @@ def list_files(folder):
             if entry.type == pyarrow.fs.FileType.Directory:
                 if path.rstrip("/") == below:  # Arrow leaves slashes out at a name's end, and would list it for ever
                     raise OSError(f"a name in {prefix + below} begins with /, so that two are in a row: rename it")
+                if "://" not in folder and os.path.islink(path) and _leads_up(path):
+                    raise OSError(f"{path} is a link to a folder above it, where it would be found again: delete it")
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
                 yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
@@ -84,6 +87,12 @@ def list_files(folder):
             yield from (File(prefix + path, None, 0) for path in _find_dead_links(below))
     if "://" not in folder and not was_empty and is_empty(folder):
         raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
+
+
+def _leads_up(link):
+    """Say whether a link leads to a folder that it lies in itself."""
+    target = os.path.realpath(link)
+    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
 
 
 def _find_dead_links(folder):
@@ -148,18 +157,15 @@ def write_bytes(path, content):
 def write_table(path, batches, schema):
     """Write a table as one parquet file, batch after batch, so that it need not fit in memory.
 
-    batches: iterable of lists of rows (tuples). schema: pyarrow.Schema. Returns the number of rows.
+    batches: iterable of lists of rows (tuples). schema: pyarrow.Schema.
     """
     filesystem, root = _open(path)
     if "://" not in path:
         filesystem.create_dir(root.rpartition("/")[0], recursive=True)
-    written = 0
     with filesystem.open_output_stream(root) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for rows in batches:
             columns = [pyarrow.array(values, field.type) for values, field in zip(zip(*rows), schema)]  # noqa: B905
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
-            written += len(rows)
-    return written
 
 
 def claim_folder(folder):
@@ -168,27 +174,31 @@ def claim_folder(folder):
     Returns False where another process of this machine has it. Of S3, and of a disk that knows no locks, nobody can
     tell, and the answer is True. https://man7.org/linux/man-pages/man2/flock.2.html
     """
-    if "://" in folder or folder in _claims:
+    if "://" in folder:
         return True
-    os.makedirs(folder, exist_ok=True)
-    descriptor, end = os.open(folder, os.O_RDONLY), time.monotonic() + SECONDS_TO_CLAIM
-    while not _lock(descriptor):
+    end = time.monotonic() + SECONDS_TO_CLAIM
+    release_folder(folder)  # what this process has claimed may have been deleted and made again
+    while not _lock(folder):
         if time.monotonic() > end:
-            os.close(descriptor)
             return False
         time.sleep(0.1)
-    _claims[folder] = descriptor
     return True
 
 
-def _lock(descriptor):
-    """Lock an open folder. Returns False where another process has; a disk without locks counts as locked."""
-    with suppress(OSError):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+def _lock(folder):
+    """Lock a folder. Returns False where another process has, or has deleted it; without locks it counts as locked."""
+    os.makedirs(folder, exist_ok=True)
+    descriptor, is_ours = os.open(folder, os.O_RDONLY), False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+    except OSError as error:
+        is_ours = not isinstance(error, BlockingIOError | FileNotFoundError)
+    if is_ours:
+        _claims[folder] = descriptor
+    else:
+        os.close(descriptor)
+    return is_ours
 
 
 def release_folder(folder):

@@ -21,7 +21,9 @@ TUNED = [  # features.tune_spark
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     """One Spark for all tests of a process, on two cores, which writes nothing outside the tests' temporary folder."""
-    spark = session.start_spark("local[2]", app_name="fruits-tests")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_LOCAL_DIRS", str(tmp_path_factory.mktemp("spark")))
+        spark = session.start_spark("local[2]", app_name="fruits-tests")
     yield spark
     spark.stop()
 

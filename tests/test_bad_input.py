@@ -252,3 +252,19 @@ def test_a_file_too_heavy_to_open_is_not_opened(walk_files, cases, monkeypatch):
     assert set(outcome.features) == {"Lemon/0.png"}
     assert set(outcome.rejected) == {"Lemon/heavy.png"}
     assert "that one picture may weigh" in outcome.rejected["Lemon/heavy.png"].reason
+
+
+def test_a_run_on_another_folder_leaves_all_of_the_one_before_but_a_figure(walk_notebook, cases, tmp_path):
+    output = tmp_path / "output"
+    for name in ("mine", "another"):
+        (tmp_path / name / "Lemon").mkdir(parents=True)
+        (tmp_path / name / "Lemon" / "0.png").write_bytes(cases["Kinds/rgb.png"].content)
+    paths = {"images_path": str(tmp_path / "mine"), "output_path": str(output)}
+    walk_notebook(paths, walk.FEATURES, backbones.build_network)
+    made_anew = {"listing", "changes", "figures"}
+    kept = [path for path in output.rglob("*") if path.is_file() and not made_anew & set(path.parts)]
+    before = {path: path.read_bytes() for path in kept}
+    with pytest.raises(ValueError, match="none of the 1 pictures known .* Set output_path elsewhere"):
+        walk_notebook(paths | {"images_path": str(tmp_path / "another")}, walk.FEATURES, backbones.build_network)
+    assert {path: path.read_bytes() for path in before} == before
+    assert any(path.name == "report.json" for path in before)

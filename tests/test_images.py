@@ -138,6 +138,12 @@ def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(encode_picture, picture
     np.testing.assert_array_equal(decode_whole(encode_picture(deep, picture_format), expected), expected)
 
 
+def test_greyscale_beyond_sixteen_bits_is_refused_instead_of_turning_white(encode_picture):
+    deep = np.full((8, 8), 65_536, "<i4")
+    with pytest.raises(images.RefusedPicture, match="pixels of 32 bits, whose range is unknown"):
+        images.decode(encode_picture(deep, "TIFF"), (8, 8))
+
+
 @pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4)], ids=["RGB", "RGBA"])
 def test_sixteen_bit_colours_are_scaled(colour, channels):
     deep = np.linspace(0, 65_535, 16 * 16 * channels).astype(">u2").reshape(16, 16, channels)

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -612,10 +613,9 @@ def test_pictures_of_another_folder_take_out_none_of_those_known(place, tmp_path
     listing = images.survey(place.spark, str(tmp_path / "others"), str(place.output))
     changes = increments.find_changes(place.spark, listing, place.tables, f"{place.output}/changes")
     assert changes.are_others
-    looks = increments.watch(None, changes, place.reader, str(tmp_path / "others"), str(place.output))
     told = r"images_path holds none of the 5 pictures known in .*Set output_path elsewhere, or delete"
     with pytest.raises(ValueError, match=told):
-        next(looks)
+        increments.refuse_loss(changes, str(place.output))
     assert place.read() == before
 
 
@@ -626,15 +626,37 @@ def test_pictures_that_are_all_replaced_in_their_folders_are_no_others(place):
     changes = place.look()
     assert changes.counts["deleted"] == changes.counts["new"] == 5
     assert not changes.are_others
+    increments.refuse_loss(changes, str(place.output))
 
 
-def test_a_watch_does_not_begin_where_all_known_pictures_are_gone(place):
+def test_a_run_does_not_begin_where_all_known_pictures_are_gone(place):
     place.run()
     for file in place.pictures.rglob("*.*"):
         file.unlink()
-    looks = increments.watch(place.load(), place.look(), place.reader, str(place.pictures), str(place.output), "1 s")
-    with pytest.raises(ValueError, match="holds no file, but 5 of its pictures are known: put pictures there"):
+    with pytest.raises(ValueError, match="holds no file, but 5 of its pictures are known in .*: put pictures there"):
+        increments.refuse_loss(place.look(), str(place.output))
+
+
+def test_packing_takes_nothing_out_where_the_disk_of_the_pictures_is_away(place):
+    packed, listing = str(place.output / "packed"), images.survey(place.spark, str(place.pictures), str(place.output))
+    increments.pack(place.spark, place.load(), listing, packed, 1000)
+    for label in place.pictures.iterdir():
+        shutil.rmtree(label)
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    with pytest.raises(ValueError, match="holds no file, but 5 of its pictures are known in .*packed"):
+        increments.pack(place.spark, place.load(), listing, packed, 1000)
+    assert place.spark.read.parquet(packed).count() == 5
+
+
+def test_a_watch_whose_spark_has_ended_is_an_error_and_looks_no_more(place, monkeypatch):
+    looks = increments.watch(*(place.load(), place.look()), None, str(place.pictures), str(place.output), "100 ms")
+    next(looks)
+    ended = Mock(side_effect=ConnectionRefusedError("Java has ended"))
+    monkeypatch.setattr(images, "survey", ended)
+    monkeypatch.setattr(place.spark.sparkContext, "_jsc", Mock(sc=ended))
+    with pytest.raises(ConnectionRefusedError, match="Java has ended"):
         next(looks)
+    assert ended.call_count == 2
 
 
 def test_an_interrupt_of_the_wait_ends_a_watch_without_an_error(place, monkeypatch, capsys):

@@ -196,7 +196,7 @@ def test_folders_without_a_report_are_somebodys_own_and_refused(tmp_path):
     (tmp_path / "pca").mkdir()
     (tmp_path / "pca" / "a.png").write_bytes(b"1")
     with pytest.raises(ValueError, match=r"holds pca, but no report\.json .*: set output_path elsewhere"):
-        report.Report(str(tmp_path)).begin()
+        report.Report(str(tmp_path))
     assert [path.name for path in tmp_path.rglob("*")] == ["pca", "a.png"]
 
 

@@ -5,6 +5,8 @@ import fcntl
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -224,6 +226,32 @@ def test_a_folder_that_is_emptied_while_it_is_listed_is_not_taken_for_deleted_pi
     (tmp_path / "0.jpg").unlink()
     with pytest.raises(OSError, match=f"{tmp_path} was emptied while it was listed"):
         list(found)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../pictures"])
+def test_a_link_to_a_folder_above_it_is_named_and_not_followed(tree, target):
+    folder, _ = tree
+    (folder / "Pêche jaune" / "loop").symlink_to(target)
+    with pytest.raises(OSError, match="Pêche jaune/loop is a link to a folder above it.*: delete it"):
+        list(storage.list_files(str(folder)))
+
+
+def test_a_link_to_a_folder_beside_it_is_followed(tree):
+    folder, paths = tree
+    (folder / "again").symlink_to(folder / "Pêche jaune")
+    found = sorted(file.path.removeprefix("file:") for file in storage.list_files(str(folder)))
+    assert found == sorted([*paths, *(path.replace("/Pêche jaune/", "/again/") for path in paths if "Pêche" in path)])
+
+
+def test_a_folder_that_is_deleted_and_made_again_can_be_claimed_again(tmp_path):
+    folder = str(tmp_path / "output")
+    for _ in range(2):
+        assert storage.claim_folder(folder)
+        claims = ["import sys", "from fruits import storage", "storage.SECONDS_TO_CLAIM = 0"]
+        other = "; ".join([*claims, "print(storage.claim_folder(sys.argv[1]))"])
+        told = subprocess.run([sys.executable, "-c", other, folder], capture_output=True, text=True, check=True)
+        assert told.stdout == "False\n"
+        shutil.rmtree(folder)
 
 
 def test_a_folder_is_claimed_where_nobody_can_tell_whether_it_is(tmp_path, monkeypatch):

@@ -580,15 +580,16 @@ def test_iam_is_asked_for_the_role_behind_a_session_about_what_the_stack_will_be
     assert [arn for one in asked for arn in one["ResourceArns"]] == [
         f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/fruits/*",
         f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*",
-        f"arn:aws:iam::{ACCOUNT}:role/fruits-nodes-{REGION}", "*",
+        *(f"arn:aws:iam::{ACCOUNT}:role/fruits-{whose}-{REGION}" for whose in ("nodes", "service")), "*",
     ]  # fmt: skip
     regions = [one["ContextEntries"][0]["ContextKeyValues"] for one in asked]
-    assert regions == [[REGION], [REGION], [REGION], ["us-east-1"], [REGION]]
+    assert regions == [[REGION], [REGION], [REGION], ["us-east-1"], ["us-east-1"], [REGION]]
 
 
 def test_the_actions_asked_for_are_actions_of_aws():
     """Each is an operation of botocore's, or S3's own name of it."""
     others = {"s3:ListBucket", "s3:PutLifecycleConfiguration", "iam:PassRole"}
+    others |= {"s3:ListBucketVersions", "s3:DeleteObjectVersion"}
     names = {"elasticmapreduce": "emr"}
     for action in ACTIONS:
         service, _, operation = action.partition(":")
@@ -896,7 +897,7 @@ def test_an_upload_that_fails_stops_and_leaves_the_rest(aws, tmp_path):
 
 def test_a_stack_that_fails_gives_cloudformations_reasons_of_this_operation_alone():
     events = [
-        make_event(5, "CREATE_FAILED", "bootstrap action 1 returned 1"),
+        make_event(5, "CREATE_FAILED", "bootstrap action 1 returned 1") | {"PhysicalResourceId": "j-1"},
         make_event(4, "CREATE_COMPLETE", resource="Bucket"),
         make_event(3, "UPDATE_IN_PROGRESS", "User Initiated", "fruits"),
         make_event(2, "CREATE_FAILED", "an older failure"),
@@ -913,7 +914,23 @@ def test_a_stack_that_fails_gives_cloudformations_reasons_of_this_operation_alon
     assert "the stack 'fruits' is UPDATE_ROLLBACK_COMPLETE" in message
     assert "12:00:05 CREATE_FAILED Cluster (bootstrap action 1 returned 1)" in message
     assert "older" not in message
+    assert message.endswith("why a machine did not start, a few minutes later: s3://BUCKET/logs/j-1/node/*/bootstrap-actions/")
     assert [call for call in calls if call in ("CreateStack", "UpdateStack")] == ["CreateStack", "UpdateStack"]
+
+
+def test_what_an_earlier_stack_left_is_told_where_a_new_one_cannot_create_it():
+    events = [
+        make_event(2, "CREATE_FAILED", "fruits-1-eu-west-3 already exists", "Bucket"),
+        make_event(1, "CREATE_IN_PROGRESS", "User Initiated", "fruits"),
+    ]
+    script = {
+        "CreateStack": [{"StackId": "1"}],
+        "DescribeStacks": [make_description("CREATE_IN_PROGRESS"), make_description("ROLLBACK_COMPLETE")],
+        "DescribeStackEvents": [{"StackEvents": events}],
+    }
+    stack, _ = make_scripted_stack(script)
+    with pytest.raises(cluster.CloudError, match="is of an earlier stack: choose another stack_name, or clean up"):
+        stack.deploy("template", {"ClusterEnabled": False})
 
 
 def test_a_stack_whose_creation_failed_before_is_deleted_and_created_again():
