@@ -165,7 +165,8 @@ def test_make_has_the_target(target):
 
 
 def test_make_clean_removes_installs_and_results_and_nothing_else_of_data():
-    answer = subprocess.run(["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--dry-run", "--no-print-directory", "clean"]  # the tests run within a make
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["rm", "-rf", ".venv", "data/output", "*.egg-info"]
 
 
