@@ -84,6 +84,8 @@ def test_the_benchmark_measures_three_contenders_that_agree(tmp_path):
         steps = measured["start_s"] + measured["features_s"] + measured["pca_s"]
         assert 0 < steps < measured["total_s"]
         assert measured["features_rate"] == pytest.approx(40 / measured["features_s"])
+    rates = {name: measures["features_rate"]["median"] for name, measures in bench["contenders"].items()}
+    assert rates["limit"] > rates["project"]
     assert "times as fast end to end" in done.stdout
     assert (output / "bench.png").stat().st_size > 10_000
 
