@@ -31,9 +31,6 @@ FINGERPRINT = "_fingerprint.json"  # in features/; Spark takes names that begin 
 STATES = ("new", "changed", "unchanged", "deleted", "skipped")
 IS_THERE = "state IN ('new', 'changed', 'unchanged')"
 WAS_OPENED = "version.modificationTime IS NOT NULL"  # other rejected files are looked at anew by each run
-# Files that are as they were, but that tables do not hold as they do once tidied.
-IS_UNSETTLED = """CASE state WHEN 'unchanged' THEN rows != 1 OR named != 0
-    WHEN 'skipped' THEN rows != 0 OR named != int({names}) ELSE state IS NULL END"""
 NOT_READABLE = "not readable: deleted during the run, of a name that Spark cannot open, or on a disk that failed"
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
@@ -63,15 +60,15 @@ class Changes(NamedTuple):
     counts: files by state. folder: that pictures lies in.
     unsettled: files that are as they were, but that the tables hold twice, or name wrongly: a run was killed, or one
     that Spark skips has come or gone.
-    tried: how many of the new ones were tried before and could not be opened. which: a hash of these.
+    retries: how many of the new ones an earlier run could not open. retries_hash: of their names and versions.
     """
 
     folder: str
     pictures: DataFrame
     counts: dict
     unsettled: int = 0
-    tried: int = 0
-    which: str | None = None
+    retries: int = 0
+    retries_hash: str | None = None
 
     @property
     def found(self):
@@ -90,8 +87,8 @@ class Changes(NamedTuple):
 
     def is_in_vain(self, before):
         """Whether all that is to do could not be opened at the look before, and is as it was. before: its Changes."""
-        is_all = self.to_do == self.tried and self.counts["deleted"] == self.unsettled == 0
-        return is_all and self.which == before.which
+        is_all = self.to_do == self.retries and self.counts["deleted"] == self.unsettled == 0
+        return is_all and self.retries_hash == before.retries_hash
 
     @property
     def are_all_gone(self):
@@ -182,17 +179,29 @@ def find_changes(spark, listing, tables, folder):
     )
     compared = listing.join(known, "path", "full_outer").fillna(0, ["rows", "named"]).withColumn("state", state)
     pictures = _write_and_read(compared, f"{folder}/pictures")
-    was_tried = F.expr("state = 'new' AND named > 0")
+    is_retry = F.expr("state = 'new' AND named > 0")
     found = pictures.groupBy("state").agg(
         F.count("*").alias("files"),
-        F.count_if(F.expr(IS_UNSETTLED.format(names="rejected" in tables))).alias("unsettled"),
-        F.count_if(was_tried).alias("tried"),
-        F.bit_xor(F.when(was_tried, F.xxhash64("path", *VERSION))).cast("string").alias("which"),
+        F.count_if(_is_unsettled("rejected" in tables)).alias("unsettled"),
+        F.count_if(is_retry).alias("retries"),
+        F.bit_xor(F.when(is_retry, F.xxhash64("path", *VERSION))).cast("string").alias("hash"),
     )
     found = found.toPandas().set_index("state")
     counts = {state: int(found["files"].get(state, 0)) for state in STATES}
-    sums = found[["unsettled", "tried"]].sum().astype(int)
-    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["tried"]), found["which"].get("new"))
+    sums = found[["unsettled", "retries"]].sum().astype(int)
+    return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["retries"]), found["hash"].get("new"))
+
+
+def _is_unsettled(are_skipped_named):
+    """Say, as a column, whether a file is as it was, but the tables hold it otherwise than once they are tidied.
+
+    Tidied, they hold a picture in one row and name no file for it; a skipped file in no row of a picture, and named
+    once, where there is a table for that; a file that is gone, not at all. are_skipped_named: whether there is one.
+    """
+    state, rows, named = F.col("state"), F.col("rows"), F.col("named")
+    is_wrong = F.when(state == "unchanged", (rows != 1) | (named != 0))
+    is_wrong = is_wrong.when(state == "skipped", (rows != 0) | (named != int(are_skipped_named)))
+    return is_wrong.otherwise(state.isNull())  # null: named before, and gone
 
 
 def _share_folder(pictures):
@@ -210,8 +219,8 @@ def refuse_loss(changes, folder, name="output_path"):
     known = changes.counts["deleted"]
     if changes.are_all_gone:
         raise ValueError(
-            f"images_path holds no file, but {known:,} of its pictures are known in {folder!r}: put pictures there, or "
-            f"delete {folder!r} to forget them"
+            f"images_path holds no file, but {known:,} of its pictures are known in {folder!r}: mount its disk, put "
+            f"pictures there, or delete {folder!r} to forget them"
         )
     if changes.are_others:
         raise ValueError(
@@ -380,7 +389,7 @@ def pack(spark, pictures, listing, folder, per_core):
     Returns (pictures, listing) to go on with: the same rows, read from the packed files.
     """
     tables = {"packed": folder}
-    if not storage.claim_folder(folder):
+    if not storage.lock_folder(folder):
         raise ValueError(f"another run packs pictures into packed_path {folder!r}: wait until it has ended")
     try:
         changes = find_changes(spark, listing, tables, f"{folder}/{COMPARISON}")
@@ -390,7 +399,7 @@ def pack(spark, pictures, listing, folder, per_core):
             append(part.sortWithinPartitions("path"), "packed", folder)
         tidy(spark, changes, tables)
     finally:
-        storage.release_folder(folder)
+        storage.unlock_folder(folder)
     packed = spark.read.schema(SCHEMAS["packed"]).parquet(folder)
     files = packed.select("path", images.name_source().alias("file"))
     return packed, listing.drop("file").join(files, "path", "left")

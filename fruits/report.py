@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from fruits import reduction, storage
 
 RESULTS = ("pca", "projection", "projection_csv")  # figures keep their names, and are drawn over
-NEEDED = (f"pca/{reduction.ABOUT}", "projection/_SUCCESS", "quality.json")  # of what a finished run leaves
+QUALITY = "quality.json"
+NEEDED = (f"pca/{reduction.ABOUT}", "projection/_SUCCESS", QUALITY)  # of what a finished run leaves
 PACKAGES = ("pyspark", "tensorflow", "keras", "ai-edge-litert", "numpy", "pandas", "pyarrow", "pillow")
 HISTORY = (
     "started", "finished", "images_found", "images_new", "images_changed", "images_unchanged", "images_deleted",
@@ -21,17 +22,17 @@ HISTORY = (
 class Report:
     """What a run writes to report.json, gathered step by step: `values` by name, `seconds` by step.
 
-    `earlier` is the report of the run before in the same folder, {} where there was none; `history` tells of all runs,
-    the first first, of one that was killed that it has not finished.
+    `earlier` is the report of the run before in the same folder, {} where there was none. `history` holds an entry for
+    each run, the oldest first; `finished` is null in that of a run that was killed.
     """
 
     def __init__(self, folder, **parameters):
-        """Begin a report, and claim its folder until it is saved.
+        """Begin a report, and lock its folder until it is saved.
 
-        folder: of the results. parameters: of the run. Raises ValueError where another run has claimed the folder, and
+        folder: of the results. parameters: of the run. Raises ValueError where another run has locked the folder, and
         where a report.json there is something else, or folders of results are there without one: somebody's own.
         """
-        if not storage.claim_folder(folder):
+        if not storage.lock_folder(folder):
             raise ValueError(
                 f"another run writes to output_path {folder!r}: wait until it has ended, or set output_path elsewhere. "
                 f"A notebook that stopped halfway keeps it too: shut its kernel down"
@@ -50,8 +51,9 @@ class Report:
 
     @property
     def repeats_earlier(self):
-        """Whether a run with the same parameters has finished here, and what it left has not been taken away."""
-        same = all(self.earlier.get(name) == value for name, value in self.parameters.items())
+        """Whether a run with the same parameters and packages has finished here, and all that it left is there."""
+        expected = self.parameters | {"versions": _list_versions()}
+        same = all(self.earlier.get(name) == value for name, value in expected.items())
         needed = [*NEEDED, "projection_csv/_SUCCESS"] if self.parameters.get("save_csv") else NEEDED
         is_finished = same and self.earlier.get("finished") is not None
         return is_finished and all(storage.is_file(f"{self.folder}/{name}") for name in needed)
@@ -69,6 +71,8 @@ class Report:
         """Delete what earlier runs computed of the features in the folder, so that no mixture of two can be left."""
         for name in RESULTS:
             storage.delete_folder(f"{self.folder}/{name}")
+        if storage.is_file(f"{self.folder}/{QUALITY}"):
+            storage.delete_file(f"{self.folder}/{QUALITY}")
 
     @contextmanager
     def step(self, name):
@@ -85,11 +89,10 @@ class Report:
 
     def count(self, changes):
         """Count what has been found and featurized. changes: increments.Changes, of each look at the folder."""
-        before = self.values
-        counts = changes.counts
+        before, counts = dict(self.values), changes.counts
         self.note(images_found=changes.found)
         if "images_new" in before:
-            counts = counts | {"new": counts["new"] - changes.tried}  # an earlier look has counted them
+            counts = counts | {"new": counts["new"] - changes.retries}  # an earlier look has counted them
         for state in ("new", "changed", "deleted"):
             self.note(**{f"images_{state}": before.get(f"images_{state}", 0) + counts[state]})
         self.note(images_skipped=counts["skipped"])  # of those rejected, the ones that were never opened
@@ -126,12 +129,9 @@ class Report:
 
     def save(self):
         """Write report.json, finished, let go of the folder, and return the report's path."""
-        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
         self.note(finished=_tell_time())
-        self._write(
-            self.values | {"seconds": self.seconds, "versions": {"python": platform.python_version()} | versions}
-        )
-        storage.release_folder(self.folder)
+        self._write(self.values | {"seconds": self.seconds, "versions": _list_versions()})
+        storage.unlock_folder(self.folder)
         return self.path
 
     def _write(self, content):
@@ -148,6 +148,12 @@ def _read(path):
         if isinstance(content, dict) and "history" in content:
             return content
     raise ValueError(f"{path} is no report of a run: set output_path elsewhere, or delete that file")
+
+
+def _list_versions():
+    """List the versions of what the results come from: {name: version}."""
+    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | packages
 
 
 def _tell_time():

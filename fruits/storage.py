@@ -1,4 +1,4 @@
-"""Folders and files on this machine or on S3, reached in one way. What they hold is not known here."""
+"""Folders and files on this machine or on S3, reached in one way. Nothing here knows what they hold."""
 
 import fcntl
 import os
@@ -12,8 +12,8 @@ import pyarrow.fs
 import pyarrow.parquet
 
 PATTERN_CHARACTERS = set("*?[]{}\\")  # Spark reads a path that holds one of them as a pattern
-SECONDS_TO_CLAIM = 10  # a folder; a notebook whose papermill was killed ends within two
-_claims = {}  # {folder: descriptor of it, locked} of this process
+SECONDS_TO_LOCK = 10  # a folder; a notebook whose papermill was killed ends within two
+_locks = {}  # {folder: descriptor of it, locked} of this process
 
 
 class File(NamedTuple):
@@ -23,7 +23,7 @@ class File(NamedTuple):
     """
 
     path: str
-    length: int
+    length: int | None
     modified: int
 
 
@@ -60,8 +60,8 @@ def list_files(folder):
     One folder's names are held in memory at a time. A name that is not UTF-8 holds its other bytes as surrogates, as
     Python has them everywhere; what lies in a folder with such a name is not listed, but the folder itself is. A folder
     that is deleted meanwhile holds nothing. Raises OSError where a folder cannot be read, where it is emptied while it
-    is listed, as by a disk that goes, where a link leads to a folder above it, and where a name on S3 holds two slashes
-    in a row, which Hadoop cannot read.
+    is listed, as by a disk that goes, where a link leads back to a folder on the way to it, and where a name on S3
+    holds two slashes in a row, which Hadoop cannot read.
     """
     filesystem, root = _open(folder)
     prefix = folder[: -len(root)] if "://" in folder else "file:"
@@ -78,8 +78,8 @@ def list_files(folder):
             if entry.type == pyarrow.fs.FileType.Directory:
                 if path.rstrip("/") == below:  # Arrow leaves slashes out at a name's end, and would list it for ever
                     raise OSError(f"a name in {prefix + below} begins with /, so that two are in a row: rename it")
-                if "://" not in folder and os.path.islink(path) and _leads_up(path):
-                    raise OSError(f"{path} is a link to a folder above it, where it would be found again: delete it")
+                if "://" not in folder and os.path.islink(path) and _leads_back(path):
+                    raise OSError(f"{path} is a link back to a folder on the way to it: delete it")
                 pending.append(path)
             elif entry.type == pyarrow.fs.FileType.File:  # a pipe or a device is no picture, nor one for Spark
                 yield File(prefix + path, entry.size, entry.mtime_ns // 1_000_000)  # Java knows no finer time
@@ -89,10 +89,10 @@ def list_files(folder):
         raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
 
 
-def _leads_up(link):
-    """Say whether a link leads to a folder that it lies in itself."""
+def _leads_back(link):
+    """Say whether a link leads to a folder on the way to it, which other links may be part of."""
     target = os.path.realpath(link)
-    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
+    return any(os.path.commonpath([target, os.path.realpath(folder)]) == target for folder in Path(link).parents)
 
 
 def _find_dead_links(folder):
@@ -168,25 +168,25 @@ def write_table(path, batches, schema):
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
 
 
-def claim_folder(folder):
-    """Claim a folder for this process, until it releases it or ends, however it ends; one that is missing is made.
+def lock_folder(folder):
+    """Lock a folder for this process, until it unlocks it or ends, however it ends; one that is missing is made.
 
-    Returns False where another process of this machine has it. Of S3, and of a disk that knows no locks, nobody can
-    tell, and the answer is True. https://man7.org/linux/man-pages/man2/flock.2.html
+    Returns False where another process of this machine has locked it. Of S3, and of a disk that knows no locks, nobody
+    can tell, and the answer is True. https://man7.org/linux/man-pages/man2/flock.2.html
     """
     if "://" in folder:
         return True
-    end = time.monotonic() + SECONDS_TO_CLAIM
-    release_folder(folder)  # what this process has claimed may have been deleted and made again
-    while not _lock(folder):
+    end = time.monotonic() + SECONDS_TO_LOCK
+    unlock_folder(folder)  # what this process has locked may have been deleted and made again
+    while not _try_to_lock(folder):
         if time.monotonic() > end:
             return False
         time.sleep(0.1)
     return True
 
 
-def _lock(folder):
-    """Lock a folder. Returns False where another process has, or has deleted it; without locks it counts as locked."""
+def _try_to_lock(folder):
+    """Lock a folder; return False where another process has, or has deleted it. Without locks it counts as locked."""
     os.makedirs(folder, exist_ok=True)
     descriptor, is_ours = os.open(folder, os.O_RDONLY), False
     try:
@@ -195,16 +195,16 @@ def _lock(folder):
     except OSError as error:
         is_ours = not isinstance(error, BlockingIOError | FileNotFoundError)
     if is_ours:
-        _claims[folder] = descriptor
+        _locks[folder] = descriptor
     else:
         os.close(descriptor)
     return is_ours
 
 
-def release_folder(folder):
-    """Let other processes claim a folder that this one has claimed; nothing is done where it has not."""
-    if folder in _claims:
-        os.close(_claims.pop(folder))
+def unlock_folder(folder):
+    """Let other processes lock a folder that this one has locked; nothing is done where it has not."""
+    if folder in _locks:
+        os.close(_locks.pop(folder))
 
 
 def delete_folder(path):

@@ -579,7 +579,7 @@ def test_a_watch_tries_a_file_that_cannot_be_opened_once_more_and_then_when_anot
     looks = increments.watch(*first, place.reader, str(place.pictures), str(place.output), trigger="200 ms")
     for pictures, changes in looks:
         run.count(changes)
-        seen.append((changes.counts["new"], changes.tried))
+        seen.append((changes.counts["new"], changes.retries))
         content = away.read_bytes()
         away.unlink()  # listed, but not there when it is read
         place.featurize(changes, pictures=pictures)
@@ -633,7 +633,8 @@ def test_a_run_does_not_begin_where_all_known_pictures_are_gone(place):
     place.run()
     for file in place.pictures.rglob("*.*"):
         file.unlink()
-    with pytest.raises(ValueError, match="holds no file, but 5 of its pictures are known in .*: put pictures there"):
+    told = "holds no file, but 5 of its pictures are known in .*: mount its disk, put pictures there"
+    with pytest.raises(ValueError, match=told):
         increments.refuse_loss(place.look(), str(place.output))
 
 

@@ -148,6 +148,15 @@ def test_a_run_repeats_an_earlier_one_that_finished_with_the_same_parameters(tmp
     assert report.Report(str(tmp_path), **PARAMETERS | change).repeats_earlier is (change == {})
 
 
+def test_a_run_with_other_packages_repeats_nothing(tmp_path, monkeypatch):
+    report.Report(str(tmp_path), **PARAMETERS).save()
+    leave_results(tmp_path)
+    assert report.Report(str(tmp_path), **PARAMETERS).repeats_earlier
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "numpy" else version(name))
+    assert not report.Report(str(tmp_path), **PARAMETERS).repeats_earlier
+
+
 @pytest.mark.parametrize("taken", ["pca/fruits.json", "projection/_SUCCESS", "quality.json", "projection_csv/_SUCCESS"])
 def test_a_run_whose_results_were_taken_away_is_not_repeated(tmp_path, taken):
     parameters = PARAMETERS | {"save_csv": taken.startswith("projection_csv")}
@@ -181,7 +190,8 @@ def test_the_summary_has_a_line_for_each_value_and_step_in_two_columns(run):
 
 def test_what_an_earlier_run_computed_serves_until_it_is_deleted_but_for_its_features(tmp_path):
     report.Report(str(tmp_path)).save()
-    for name in ("features/0.parquet", "rejected/0.parquet", "pca/a", "projection/a", "mine/0.jpg", "notes.txt"):
+    theirs = ("features/0.parquet", "rejected/0.parquet", "mine/0.jpg", "notes.txt")
+    for name in (*theirs, "pca/a", "projection/a", "quality.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
     run = report.Report(str(tmp_path))
@@ -222,7 +232,7 @@ input()
 
 @pytest.mark.parametrize("end", ["saved", "killed"])
 def test_a_second_run_on_a_folder_is_refused_until_the_first_is_saved_or_killed(tmp_path, monkeypatch, end):
-    monkeypatch.setattr(storage, "SECONDS_TO_CLAIM", 0.3)
+    monkeypatch.setattr(storage, "SECONDS_TO_LOCK", 0.3)
     command, pipe = [sys.executable, "-c", RUN_ELSEWHERE, str(tmp_path)], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as first:
         try:

@@ -232,7 +232,16 @@ def test_a_folder_that_is_emptied_while_it_is_listed_is_not_taken_for_deleted_pi
 def test_a_link_to_a_folder_above_it_is_named_and_not_followed(tree, target):
     folder, _ = tree
     (folder / "Pêche jaune" / "loop").symlink_to(target)
-    with pytest.raises(OSError, match="Pêche jaune/loop is a link to a folder above it.*: delete it"):
+    with pytest.raises(OSError, match="Pêche jaune/loop is a link back to a folder on the way to it.*: delete it"):
+        list(storage.list_files(str(folder)))
+
+
+def test_two_folders_with_links_to_each_other_are_named_and_not_followed(tree):
+    folder, _ = tree
+    (folder / "Pêche jaune" / "apples").symlink_to(folder / "apples")
+    (folder / "apples").mkdir(exist_ok=True)
+    (folder / "apples" / "peaches").symlink_to(folder / "Pêche jaune")
+    with pytest.raises(OSError, match="is a link back to a folder on the way to it.*: delete it"):
         list(storage.list_files(str(folder)))
 
 
@@ -243,20 +252,20 @@ def test_a_link_to_a_folder_beside_it_is_followed(tree):
     assert found == sorted([*paths, *(path.replace("/Pêche jaune/", "/again/") for path in paths if "Pêche" in path)])
 
 
-def test_a_folder_that_is_deleted_and_made_again_can_be_claimed_again(tmp_path):
+def test_a_folder_that_is_deleted_and_made_again_can_be_locked_again(tmp_path):
     folder = str(tmp_path / "output")
     for _ in range(2):
-        assert storage.claim_folder(folder)
-        claims = ["import sys", "from fruits import storage", "storage.SECONDS_TO_CLAIM = 0"]
-        other = "; ".join([*claims, "print(storage.claim_folder(sys.argv[1]))"])
+        assert storage.lock_folder(folder)
+        locks = ["import sys", "from fruits import storage", "storage.SECONDS_TO_LOCK = 0"]
+        other = "; ".join([*locks, "print(storage.lock_folder(sys.argv[1]))"])
         told = subprocess.run([sys.executable, "-c", other, folder], capture_output=True, text=True, check=True)
         assert told.stdout == "False\n"
         shutil.rmtree(folder)
 
 
-def test_a_folder_is_claimed_where_nobody_can_tell_whether_it_is(tmp_path, monkeypatch):
-    assert storage.claim_folder("s3://nobody-asks-for-this-bucket/output")
+def test_a_folder_counts_as_locked_where_nobody_can_tell_whether_it_is(tmp_path, monkeypatch):
+    assert storage.lock_folder("s3://nobody-asks-for-this-bucket/output")
     monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
-    assert storage.claim_folder(str(tmp_path / "new"))
-    storage.release_folder(str(tmp_path / "new"))
-    storage.release_folder(str(tmp_path / "never claimed"))
+    assert storage.lock_folder(str(tmp_path / "new"))
+    storage.unlock_folder(str(tmp_path / "new"))
+    storage.unlock_folder(str(tmp_path / "never locked"))
