@@ -23,9 +23,11 @@ ACTIONS = {
     "*": [
         *(f"ec2:Create{what}" for what in ("Vpc", "Subnet", "SecurityGroup", "VpcEndpoint")),
         *("ec2:DescribeVpcs", "ec2:DescribeVpcEndpoints", "ec2:DeleteVpcEndpoints"),
+        *(f"ec2:Describe{what}" for what in ("Instances", "Volumes", "Addresses", "NatGateways")),
         *(f"elasticmapreduce:{verb}" for verb in ("RunJobFlow", "AddJobFlowSteps", "CreateSecurityConfiguration")),
         *(f"elasticmapreduce:Put{policy}Policy" for policy in ("ManagedScaling", "AutoTermination")),
         *(f"elasticmapreduce:{verb}" for verb in ("ListClusters", "DescribeCluster", "TerminateJobFlows")),
+        *(f"elasticmapreduce:{verb}" for verb in ("DescribeStep", "ListInstances")),
         "iam:CreateInstanceProfile",
         "iam:AddRoleToInstanceProfile",
         "kms:CreateKey",

@@ -17,6 +17,7 @@ from fruits import storage
 
 LIVY = "http://localhost:8998"  # where Livy answers on the cluster's first machine
 START_PATIENCE = 600  # seconds; a cluster that scales up gives a session late
+WAITS = "Warning: The Spark session does not have enough YARN resources to start."  # sparkmagic's; it may start yet
 SIGN_OF_LIFE_PATIENCE = 300  # seconds without one after which Livy ends a session, at work or not: its run was killed
 
 
@@ -82,14 +83,16 @@ def run_notebook(notebook, executed, parameters, livy):
 def find_failures(cells):
     """Find what failed without an error of Jupyter's: sparkmagic writes some failures to stderr and goes on.
 
-    cells: of an executed notebook. Returns a list of lines, "cell N: what it wrote".
+    cells: of an executed notebook. Returns a list of lines, "cell N: what it wrote". A wait is no failure.
     """
     complaints = []
     for number, cell in enumerate(cells, 1):
         for output in cell.get("outputs", []):
             if output.output_type == "error" or output.get("name") == "stderr":
                 text = output.get("text") or f"{output.get('ename')}: {output.get('evalue')}"
-                complaints.append(f"  cell {number}: {text.strip()}")
+                text = "\n".join(line for line in text.splitlines() if not line.startswith(WAITS)).strip()
+                if text:
+                    complaints.append(f"  cell {number}: {text}")
     return complaints
 
 

@@ -274,7 +274,8 @@ def test_the_architecture_is_the_templates(file, template):
     nodes = {one["Fn::Sub"].rpartition("}/")[2] for one in find_folders(resources["InstanceRole"])}
     assert {f"{name.split('/')[0]}/" for name in nodes} == set(re.findall(r"\b\w+/", text))
     (labels,) = [one for one in cluster["Configurations"] if one["Classification"] == "yarn-site"]
-    assert labels["ConfigurationProperties"]["yarn.node-labels.am.default-node-label-expression"] == "CORE"
+    label = labels["ConfigurationProperties"]["yarn.node-labels.am.default-node-label-expression"]
+    assert label["Fn::If"][:2] == ["HasTaskNodes", "CORE"]
 
 
 def find_folders(role):

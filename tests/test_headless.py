@@ -104,8 +104,10 @@ def test_a_run_gives_several_signs_of_life_in_the_time_after_which_livy_gives_it
     ([], []),
     ([v4.new_output("stream", name="stdout", text="Error, in words only")], []),
     ([v4.new_output("stream", name="stderr", text="no figure\n")], ["  cell 2: no figure"]),
+    ([v4.new_output("stream", name="stderr", text=f"{headless.WAITS} \n")], []),
+    ([v4.new_output("stream", name="stderr", text=f"{headless.WAITS}\nno figure\n")], ["  cell 2: no figure"]),
     ([v4.new_output("error", ename="KeyError", evalue="'x'")], ["  cell 2: KeyError: 'x'"]),
-], ids=["nothing", "words", "stderr", "error"])  # fmt: skip
+], ids=["nothing", "words", "stderr", "a wait", "a wait and more", "error"])  # fmt: skip
 def test_what_a_cell_writes_to_stderr_is_a_failure_and_what_it_prints_is_not(outputs, complaints):
     cells = [v4.new_markdown_cell("text"), v4.new_code_cell("1", outputs=outputs)]
     assert headless.find_failures(cells) == complaints

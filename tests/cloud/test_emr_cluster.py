@@ -419,7 +419,8 @@ def test_parameters_and_outputs_have_the_names_agreed():
         "WorkerType": "m6i.xlarge", "CoreCount": "1", "MaxCoreNodes": "2", "MaxTaskNodes": "4", "IdleSeconds": "1800",
         "InTransitEncryption": "false", "StudioSecurityGroup": "",
     }  # fmt: skip
-    assert set(TEMPLATE["Outputs"]) == {"BucketName", "ClusterId", "PrimaryDns", "HubSecretArn", "InstanceRoleArn"}
+    always = {"BucketName", "HubSecretArn", "InstanceRoleArn", "VpcId", "RouteTableId"}
+    assert set(TEMPLATE["Outputs"]) == always | {"ClusterId", "PrimaryDns"}
 
 
 def test_the_longest_project_name_makes_names_that_aws_takes():
@@ -916,9 +917,11 @@ def check_other_settings(deployed):
     assert hub == {"s3.persistence.enabled": "true", "s3.persistence.bucket": BUCKET}
     # Else a cell that failed would not stop those after it. As text, any value counts as true.
     assert settings["jupyter-sparkmagic-conf"]["Properties"] == {"all_errors_are_fatal": "true"}
-    yarn = settings["yarn-site"]["Properties"]
-    assert yarn["yarn.node-labels.enabled"] == "true"
-    assert yarn["yarn.node-labels.am.default-node-label-expression"] == "CORE"
+    assert settings["yarn-site"]["Properties"] == {
+        "yarn.node-labels.enabled": "true", "yarn.node-labels.am.default-node-label-expression": "CORE",
+    }  # fmt: skip
+    drivers = settings["capacity-scheduler"]["Properties"]
+    assert drivers == {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}
     (export,) = [one for one in deployed.request["Configurations"] if one["Classification"] == "hadoop-env"]
     assert export["Configurations"][0]["Properties"] == {"AWS_DEFAULT_REGION": deployed.region}
 
@@ -1001,7 +1004,9 @@ WITH_CLUSTER = [
 
 def test_the_stack_without_a_cluster_passes_every_check(deploy):
     deployed = deploy(ClusterEnabled="false")
-    assert set(deployed.outputs) == {"BucketName", "HubSecretArn", "InstanceRoleArn"}
+    assert set(deployed.outputs) == set(TEMPLATE["Outputs"]) - {"ClusterId", "PrimaryDns"}
+    for name, kind in (("VpcId", "vpc"), ("RouteTableId", "rtb")):
+        assert deployed.outputs[name].startswith(f"{kind}-")
     for check in ALWAYS:
         check(deployed)
 
@@ -1011,6 +1016,11 @@ def test_the_stack_with_a_cluster_passes_every_check(deploy):
     assert set(deployed.outputs) == set(TEMPLATE["Outputs"])
     for check in ALWAYS + WITH_CLUSTER:
         check(deployed)
+
+
+def test_without_task_nodes_drivers_are_not_kept_apart_so_that_core_nodes_come_for_executors(deploy):
+    deployed = deploy(ClusterEnabled="true", MaxTaskNodes="0")
+    assert not read_configurations(deployed)["yarn-site"].get("Properties")
 
 
 def test_no_statement_is_wider_than_justified_by_name():
