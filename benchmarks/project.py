@@ -128,6 +128,7 @@ def run_features(spark, task, run):
     with measures.step("list"):
         tables = increments.list_tables(output)
         changes = increments.find_changes(spark, listing, tables, f"{output}/changes")
+        increments.refuse_loss(changes, output)
     unchanged = changes.is_empty and run.repeats_earlier
     if not unchanged:
         run.begin()

@@ -134,12 +134,12 @@ def _complain_empty(pictures, output):
         if next(storage.list_files(pictures), None) is not None:
             return None
     except OSError as error:
-        return f"images_path {pictures!r} cannot be listed ({error}): give rights on it"
-    known = f"; features of earlier runs stay until {output!r} is deleted"
-    return (
-        f"images_path {pictures!r} holds no file: put pictures there, one folder for each label, or set trigger to "
-        f"wait for them{known if storage.is_folder(f'{output}/features') else ''}"
-    )
+        remedy = ": give rights on it" if isinstance(error, PermissionError) else ""
+        return f"images_path {pictures!r} cannot be listed ({error}){remedy}"
+    remedy = ", or set trigger to wait for them"
+    if storage.is_folder(f"{output}/features"):  # which a service does not begin with either: a disk may be missing
+        remedy = f"; features of earlier runs stay until {output!r} is deleted"
+    return f"images_path {pictures!r} holds no file: put pictures there, one folder for each label{remedy}"
 
 
 def _lies_in(path, folder):

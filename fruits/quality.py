@@ -28,7 +28,7 @@ FITTED, SAVED = "fitted on the part to learn from", "those of the saved PCA"  # 
 ITERATIONS = 25  # 50 take twice as long and move accuracies by chance: 1.7 % at most, either way
 RANK = 1e-9  # share of the first variance below which a component is rounding
 LABELS_TOLD = 8  # in a line of text, or in as many lines; all of them are in quality.json
-BLOCK_ROWS = 256  # pictures compared at once with all that are known
+ASKED_AT_ONCE = 256  # pictures compared at once with all that are known
 NEIGHBOURS = "path string, label string, neighbour string, neighbour_label string, distance double"
 JOB_PROPERTIES = ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel")
 
@@ -64,11 +64,11 @@ class Quality:
 
     pictures: in the table; fitted, tested: those of the sample, of labels that both parts have. left_out: why other
     labels were not judged, by label. split: how. baseline: accuracy of always answering the label most frequent in the
-    training part. components: whose they are. rank: of them, along which the training part varies; more change nothing.
-    rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a label's test pictures
-    found, by label) and confusion (label, predicted, count) come from, at chosen_k. problem: why nothing could be
-    measured, or None. cut_short: the time was over. seconds: spent. labels: in the table; labels_not_drawn: that the
-    sample had no room for.
+    training part. components: whose they are. rank: the number of them along which the training part varies; more
+    change nothing. rows: Accuracy by growing k, the last the features themselves. judge: what recall (share of a
+    label's test pictures found, by label) and confusion (label, predicted, count) come from, at chosen_k. problem: why
+    nothing could be measured, or None. cut_short: the time was over. seconds: spent. labels: in the table;
+    labels_not_drawn: that the sample had no room for.
     """
 
     chosen_k: int
@@ -167,8 +167,8 @@ def draw_sample(table, seed, test_share=0.25, max_pictures=4000):
 
     table: DataFrame with a path and a label. Where every picture lies below a folder Training or Test, these are the
     parts; else each label gives its share to the test, and where it has 2 pictures or more, both parts one at least.
-    No more than max_pictures are drawn, of each label and part the same share, and one of each if that many may be;
-    else labels are drawn too, and of each of these one of both parts.
+    No more than max_pictures are drawn: of each label and part the same share, and at least one. Where that would be
+    too many, only some labels are drawn, and one picture of each part of theirs.
     The same seed draws the same pictures, however Spark cuts the table.
     """
     names = table.select("path", "label")
@@ -344,10 +344,10 @@ def _predict_by_neighbour(trial, over, columns):
     """
     known, asked = trial.scores[~trial.is_test, :columns], trial.scores[trial.is_test, :columns]
     lengths, nearest = (known**2).sum(axis=1), []
-    for first in range(0, len(asked), BLOCK_ROWS):
+    for first in range(0, len(asked), ASKED_AT_ONCE):
         if over.is_set():
             raise TimeoutError
-        nearest.append((lengths - 2 * asked[first : first + BLOCK_ROWS] @ known.T).argmin(axis=1))
+        nearest.append((lengths - 2 * asked[first : first + ASKED_AT_ONCE] @ known.T).argmin(axis=1))
     return trial.codes[~trial.is_test][np.concatenate(nearest)]
 
 

@@ -56,14 +56,14 @@ class Pca(NamedTuple):
         return float(self.variance_ratio[: self.k].sum())
 
 
-def fit_pca(table, column="features"):
+def fit_pca(table):
     """Fit a centred PCA with every component, in one pass over the table.
 
-    table: Spark DataFrame; column: array<float> of one length d. Each task sums its vectors and their products (d x d,
+    table: DataFrame (features array<float>), of one length d. Each task sums its vectors and their products (d x d,
     float64); the driver adds these up and takes the eigenvectors, so that its memory does not depend on the rows.
     Returns a Pca. Raises ValueError where there are fewer than 2 rows, all are the same, or one is not finite.
     """
-    origin, rows, total, products = _sum_moments(table, column)
+    origin, rows, total, products = _sum_moments(table)
     if rows < 2:
         raise ValueError(
             f"{rows} picture(s) featurized, but a PCA needs at least 2: see in rejected/ why "
@@ -83,12 +83,12 @@ def fit_pca(table, column="features"):
     return Pca(origin + shift, components, variance, rows)
 
 
-def _sum_moments(table, column="features"):
+def _sum_moments(table):
     """Sum vectors and their products over a table: (origin (d,), rows, total (d,), products (d, d)).
 
     They are counted from origin, one of the vectors, which keeps the digits that a large mean would take away.
     """
-    vectors = table.select(column)
+    vectors = table.select("features")
     first = vectors.first()
     if first is None:
         return np.zeros(0), 0, np.zeros(0), np.zeros((0, 0))
@@ -117,7 +117,7 @@ def _sum_moments(table, column="features"):
 def measure_variance(table, pca):
     """Measure which share of the variance of a table's features the components of a PCA hold, in 0..1.
 
-    table: DataFrame (features), of any pictures: those that the PCA was fitted on have told it by variance_held.
+    table: DataFrame (features), of any pictures; of those that the PCA was fitted on, variance_held tells it at once.
     Returns None where there is no variance. Raises ValueError where there is no picture.
     """
     _, rows, total, products = _sum_moments(table)
@@ -204,18 +204,17 @@ def tell_saved(pca, share):
     return f"that is the variance of the {pca.rows:,} pictures that it was fitted on; of the pictures here: {kept}"
 
 
-def to_spark_model(spark, pca, input_column="vector", output_column="pca"):
-    """Make a pyspark.ml model that centres vectors and projects them on the components held.
+def to_spark_model(spark, pca):
+    """Make a pyspark.ml model that centres the column vector and projects it on the components held, as column pca.
 
     Returns a PipelineModel (StandardScalerModel, PCAModel) like those that pyspark.ml fits: it saves, loads and
     transforms with pyspark alone.
     """
-    centred = f"{input_column}_centred"
     scaler = _make_model(spark, StandardScalerModel, [DenseVector(np.ones_like(pca.mean)), DenseVector(pca.mean)])
-    scaler._set(inputCol=input_column, outputCol=centred, withMean=True, withStd=False)
+    scaler._set(inputCol="vector", outputCol="vector_centred", withMean=True, withStd=False)
     components = DenseMatrix(len(pca.mean), pca.k, pca.components.ravel(order="F"))
     projector = _make_model(spark, PCAModel, [components, DenseVector(pca.variance_ratio[: pca.k])])
-    projector._set(k=pca.k, inputCol=centred, outputCol=output_column)
+    projector._set(k=pca.k, inputCol="vector_centred", outputCol="pca")
     return PipelineModel([scaler, projector])
 
 
