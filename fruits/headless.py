@@ -118,6 +118,9 @@ def main(arguments=None):
             check_livy(options.livy)
             parameters = read_parameters(options.parameters) if options.parameters else {}
             run_notebook(options.notebook, options.executed, parameters, options.livy)
+        except KeyboardInterrupt:
+            print("headless: interrupted, by somebody or since its time was over", file=sys.stderr)
+            return 1
         except Exception as error:  # whatever it is, an EMR step needs its exit status
             if error.__context__ and not error.__suppress_context__:  # such as a cell's, before the upload failed
                 print(f"headless: {error.__context__}", file=sys.stderr)

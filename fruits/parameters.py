@@ -134,10 +134,11 @@ def _complain_empty(pictures, output):
         if next(storage.list_files(pictures), None) is not None:
             return None
     except OSError as error:
-        remedy = ": give rights on it" if isinstance(error, PermissionError) else ""
+        is_denied = isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error)  # the latter by S3
+        remedy = ": give rights on it" if is_denied else ""
         return f"images_path {pictures!r} cannot be listed ({error}){remedy}"
     remedy = ", or set trigger to wait for them"
-    if storage.is_folder(f"{output}/features"):  # which a service does not begin with either: a disk may be missing
+    if storage.is_folder(f"{output}/features"):  # where a service stops too: its disk may not be mounted
         remedy = f"; features of earlier runs stay until {output!r} is deleted"
     return f"images_path {pictures!r} holds no file: put pictures there, one folder for each label{remedy}"
 

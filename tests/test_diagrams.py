@@ -273,9 +273,9 @@ def test_the_architecture_is_the_templates(file, template):
     assert {"Systems Manager", "Secrets Manager", "KMS", "S3"} <= set(re.findall("S\\w+ Manager|KMS|S3", text))
     nodes = {one["Fn::Sub"].rpartition("}/")[2] for one in find_folders(resources["InstanceRole"])}
     assert {f"{name.split('/')[0]}/" for name in nodes} == set(re.findall(r"\b\w+/", text))
-    (labels,) = [one for one in cluster["Configurations"] if one["Classification"] == "yarn-site"]
-    label = labels["ConfigurationProperties"]["yarn.node-labels.am.default-node-label-expression"]
-    assert label["Fn::If"][:2] == ["HasTaskNodes", "CORE"]
+    ((condition, labels, _),) = [one["Fn::If"] for one in cluster["Configurations"] if "Fn::If" in one]
+    assert (condition, labels["Classification"]) == ("HasTaskNodes", "yarn-site")
+    assert labels["ConfigurationProperties"]["yarn.node-labels.am.default-node-label-expression"] == "CORE"
 
 
 def find_folders(role):

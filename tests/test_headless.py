@@ -6,9 +6,14 @@ import ipaddress
 import json
 import os
 import re
+import signal
 import ssl
+import subprocess
+import sys
 import threading
+import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import boto3
 import nbformat
@@ -154,6 +159,23 @@ def test_a_cell_that_failed_is_told_where_the_executed_notebook_cannot_be_writte
     said = capsys.readouterr().err
     assert "ValueError: not today" in said
     assert re.search(r"^headless: .*file", said.splitlines()[-1])
+
+
+def test_a_run_whose_time_is_over_writes_what_it_had_executed_and_ends_its_kernel(livy, write_notebook, tmp_path):
+    started, executed = tmp_path / "kernel", tmp_path / "executed.ipynb"
+    wait = "import os, pathlib, time; print('so far'); pathlib.Path(place).write_text(str(os.getpid())); time.sleep(99)"
+    notebook = write_notebook(f"place = {str(started)!r}", wait)
+    command = [sys.executable, "-m", "fruits.headless", notebook, str(executed), "--livy", livy]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (started.exists() and started.read_text()):
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)  # as timeout does in the step of cluster.ipynb
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 1
+    assert "headless: interrupted, by somebody or since its time was over" in said.splitlines()
+    assert "so far" in executed.read_text()
+    assert not Path("/proc", started.read_text()).exists()
 
 
 def test_a_livy_that_does_not_answer_ends_with_1_before_the_notebook_is_opened(tmp_path, capsys):

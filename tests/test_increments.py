@@ -629,7 +629,7 @@ def test_pictures_that_are_all_replaced_in_their_folders_are_no_others(place):
     increments.refuse_loss(changes, str(place.output))
 
 
-def test_a_run_does_not_begin_where_all_known_pictures_are_gone(place):
+def test_a_run_stops_where_all_known_pictures_are_gone(place):
     place.run()
     for file in place.pictures.rglob("*.*"):
         file.unlink()

@@ -267,14 +267,19 @@ def test_a_folder_without_files_is_refused_and_features_made_of_it_before_stay(r
     parameters.check(right | {"trigger": "1 minute"})
 
 
-def test_a_folder_that_cannot_be_listed_is_told(right, monkeypatch):
+@pytest.mark.parametrize(("error", "said"), [
+    (PermissionError(13, "Permission denied"), r"Permission denied\): give rights on it$"),
+    (OSError("AWS Error ACCESS_DENIED during ListObjectsV2"), r"during ListObjectsV2\): give rights on it$"),
+    (OSError("a is a link back to a folder on the way to it: delete it"), r": delete it\)$"),
+], ids=["here", "S3", "a loop"])  # fmt: skip
+def test_a_folder_that_cannot_be_listed_is_told(right, monkeypatch, error, said):
     def list_files(folder):
-        raise PermissionError(13, "Permission denied", folder)
+        raise error
         yield
 
     monkeypatch.setattr(parameters.storage, "list_files", list_files)
     (complaint,) = complain(right)
-    assert re.search("images_path .* cannot be listed .*Permission denied.*: give rights on it", complaint)
+    assert re.search(f"images_path .* cannot be listed .*{said}", complaint)
 
 
 @pytest.mark.parametrize("name", ["images_path", "output_path", "weights", "pca_model"])

@@ -340,7 +340,7 @@ def test_cloud_ipynb_was_run_as_a_step_and_its_results_were_fetched(real):
     (step,) = real.cluster.steps
     assert step.jar == "command-runner.jar"
     assert step.args == [
-        "timeout", "--kill-after=60", "4h",
+        "timeout", "--verbose", "--signal=INT", "--kill-after=60", "4h",
         "/opt/fruits/bin/python", "-m", "fruits.headless", f"s3://{BUCKET}/project/cloud.ipynb",
         f"s3://{BUCKET}/output/cloud.ipynb", "--parameters", f"s3://{BUCKET}/project/cloud.yaml",
     ]  # fmt: skip

@@ -121,7 +121,8 @@ def write_request(properties):
     instances["InstanceGroups"] = [{"Market": "ON_DEMAND"} | group for group in groups]
     limits = request["ManagedScalingPolicy"]["ComputeLimits"]
     limits.update({name: int(value) for name, value in limits.items() if name != "UnitType"})
-    request["Configurations"] = [write_configuration(one) for one in request["Configurations"]]
+    settings = [one for one in request["Configurations"] if one]  # CloudFormation takes AWS::NoValue out of a list
+    request["Configurations"] = [write_configuration(one) for one in settings]
     return request
 
 
@@ -1020,7 +1021,16 @@ def test_the_stack_with_a_cluster_passes_every_check(deploy):
 
 def test_without_task_nodes_drivers_are_not_kept_apart_so_that_core_nodes_come_for_executors(deploy):
     deployed = deploy(ClusterEnabled="true", MaxTaskNodes="0")
-    assert not read_configurations(deployed)["yarn-site"].get("Properties")
+    settings = read_configurations(deployed)
+    assert "yarn-site" not in settings
+    share = float(settings["capacity-scheduler"]["Properties"]["yarn.scheduler.capacity.maximum-am-resource-percent"])
+    spark = {name: value.removesuffix("m") for name, value in settings["spark-defaults"]["Properties"].items()}
+    driver, executor = (
+        sum(int(spark[f"spark.{whose}.{name}"]) for name in ("memory", "memoryOverhead"))
+        for whose in ("driver", "executor")
+    )
+    yarn = 12 * 1024
+    assert driver <= share * yarn <= yarn - executor  # there is place for a driver, and for an executor beside it
 
 
 def test_no_statement_is_wider_than_justified_by_name():

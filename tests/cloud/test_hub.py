@@ -58,7 +58,7 @@ def read_hub_settings():
     """Read what emr-cluster.yaml sets for sparkmagic in the hub: {name: str}."""
     template = decode_str((ROOT / "emr-cluster.yaml").read_text())[0]
     configurations = template["Resources"]["Cluster"]["Properties"]["Configurations"]
-    (found,) = [one for one in configurations if one["Classification"] == "jupyter-sparkmagic-conf"]
+    (found,) = [one for one in configurations if one.get("Classification") == "jupyter-sparkmagic-conf"]
     return found["ConfigurationProperties"]
 
 
