@@ -260,6 +260,7 @@ def test_a_folder_without_files_is_refused_and_features_made_of_it_before_stay(r
     (complaint,) = complain(right)
     assert complaint.startswith(f"images_path '{tmp_path}/pictures' holds no file: put pictures there")
     assert complaint.endswith(", or set trigger to wait for them")
+    assert "earlier runs" not in complaint
     (tmp_path / "output" / "features").mkdir(parents=True)
     (complaint,) = complain(right)
     assert complaint.endswith(f"; features of earlier runs stay until '{tmp_path}/output' is deleted")

@@ -883,6 +883,14 @@ def read_configurations(deployed):
     return {one["Classification"]: one for one in cluster["Configurations"]}
 
 
+YARN_MIB = 12 * 1024  # what EMR gives YARN on a node of 4 vCPU and 16 GiB
+
+
+def sum_memory(spark, whose):
+    """Sum what a process of Spark asks YARN for, in MiB. spark: properties. whose: "driver" or "executor"."""
+    return sum(int(spark[f"spark.{whose}.{name}"].removesuffix("m")) for name in ("memory", "memoryOverhead"))
+
+
 def check_spark(deployed):
     """One Python for all, and memory that fits: an executor with its workers, and the driver, in one node of 16 GiB."""
     spark = read_configurations(deployed)["spark-defaults"]["Properties"]
@@ -896,10 +904,7 @@ def check_spark(deployed):
         assert spark[name] == f"{venv}/bin/python"
     mebibytes = {name: int(value[:-1]) for name, value in spark.items() if "memory" in name}
     cores = int(spark["spark.executor.cores"])
-    yarn = 12 * 1024  # what EMR gives YARN on a node of 4 vCPU and 16 GiB
-    executor = mebibytes["spark.executor.memory"] + mebibytes["spark.executor.memoryOverhead"]
-    driver = mebibytes["spark.driver.memory"] + mebibytes["spark.driver.memoryOverhead"]
-    assert executor + driver <= yarn
+    assert sum_memory(spark, "executor") + sum_memory(spark, "driver") <= YARN_MIB
     assert mebibytes["spark.executor.memoryOverhead"] >= cores * 1024 + 0.1 * mebibytes["spark.executor.memory"]
     assert "spark.executor.pyspark.memory" not in spark
     assert spark["spark.executorEnv.OMP_NUM_THREADS"] == "1"
@@ -1024,13 +1029,8 @@ def test_without_task_nodes_drivers_are_not_kept_apart_so_that_core_nodes_come_f
     settings = read_configurations(deployed)
     assert "yarn-site" not in settings
     share = float(settings["capacity-scheduler"]["Properties"]["yarn.scheduler.capacity.maximum-am-resource-percent"])
-    spark = {name: value.removesuffix("m") for name, value in settings["spark-defaults"]["Properties"].items()}
-    driver, executor = (
-        sum(int(spark[f"spark.{whose}.{name}"]) for name in ("memory", "memoryOverhead"))
-        for whose in ("driver", "executor")
-    )
-    yarn = 12 * 1024
-    assert driver <= share * yarn <= yarn - executor  # there is place for a driver, and for an executor beside it
+    driver, executor = (sum_memory(settings["spark-defaults"]["Properties"], whose) for whose in ("driver", "executor"))
+    assert driver <= share * YARN_MIB <= YARN_MIB - executor  # there is place for both
 
 
 def test_no_statement_is_wider_than_justified_by_name():
