@@ -1,4 +1,4 @@
-"""Pictures: counted without Spark, decoded from bytes to pixels, or refused with a reason a person understands."""
+"""Pictures: listed without Spark, decoded from bytes to pixels, or refused with a reason a person understands."""
 
 from contextlib import suppress
 from io import BytesIO
@@ -24,7 +24,8 @@ LISTING = pa.schema([
 ])  # fmt: skip
 LISTING_ROWS = 50_000  # of the listing held in memory at once
 # How HEIC files begin, after four bytes, by ISO 23008-12; an iPhone writes such by default.
-HEIC_STARTS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
+HEIC_STARTS = tuple(b"ftyp" + brand for brand in b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
+PACKING = "_packing"  # lies in a folder of packed pictures until all of them are
 
 Image.MAX_IMAGE_PIXELS = None  # judged below: Pillow would refuse by its header a JPEG that is decoded at 1/8
 Image.init()  # Pillow otherwise registers some formats only when it first meets them
@@ -49,13 +50,9 @@ def label_pictures(files):
     """
     if "label" in files.columns:
         return files
-    pictures = files.where(F.col("length") <= MAX_BYTES).withColumn("path", name_source())
-    return pictures.withColumn("label", _name_folder())
-
-
-def _name_folder():
-    """Name the folder that each picture lies in, as a column."""
-    return F.element_at(F.split("path", "/"), -2)
+    pictures = files.where(F.col("length") <= MAX_BYTES)
+    pictures = pictures.withColumn("path", name_source())  # in plain words: Spark's own address has %20 for a space
+    return pictures.withColumn("label", F.element_at(F.split("path", "/"), -2))
 
 
 def survey(spark, folder, output):
@@ -64,23 +61,29 @@ def survey(spark, folder, output):
     A folder is listed without Spark, whose own listing leaves files out in silence, into the table output/listing, so
     that its names need not fit in memory.
     Returns a DataFrame (path, label, length in bytes, modificationTime, reason, file). reason: why the file will not be
-    opened, or null. file: what Spark opens to read the picture.
+    opened, or null. file: what Spark opens to read the picture. Raises ValueError where a folder may not be listed, and
+    where a packed one is not whole.
     """
     if is_packed(folder):
+        if storage.is_file(f"{folder}/{PACKING}"):
+            raise ValueError(
+                f"images_path {folder!r} does not hold all its pictures yet: a run is packing them, or was killed: let "
+                f"it end, or start it again"
+            )
         listing = spark.read.parquet(folder).withColumn("file", name_source())
         if missing := {"path", "label", "length", "modificationTime", "content"} - set(listing.columns):
             names = ", ".join(sorted(missing))
             raise ValueError(f"images_path {folder!r} is a parquet table without {names}: pack it with packed_path")
         if twice := listing.groupBy("path").count().where("count > 1").head(1):
             raise ValueError(
-                f"images_path {folder!r} holds {twice[0].path} more than once: a run is packing it still, or was "
-                f"killed: let it end, or start it again"
+                f"images_path {folder!r} holds {twice[0].path} more than once: a run that packed it was killed: start "
+                f"it again"
             )
         return listing.drop("content").withColumn("reason", F.lit(None).cast("string"))
 
     def list_rows():
         for path, length, modified in storage.list_files(folder):
-            reason = explain_skip(path.removeprefix("file:")[len(folder) :], length)
+            reason = explain_skip(_cut_folder(path, folder), length)
             if reason is None and not storage.is_readable(path):
                 reason = "not opened: no right to read it; give that right"
             yield path.encode(errors="surrogateescape").decode(errors="backslashreplace"), length, modified, reason
@@ -92,7 +95,20 @@ def survey(spark, folder, output):
     except PermissionError as error:
         raise ValueError(f"a folder of images_path {folder!r} cannot be listed ({error}): give rights on it") from None
     listing = spark.read.schema(from_arrow_schema(LISTING)).parquet(table).withColumn("file", F.col("path"))
-    return listing.withColumn("label", _name_folder())
+    return listing.withColumn("label", F.element_at(F.split("path", "/"), -2))
+
+
+def has_picture(folder):
+    """Say whether a folder is there and holds a file that would be opened; all are looked at where none is."""
+    with suppress(FileNotFoundError):
+        files = storage.list_files(folder)
+        return any(explain_skip(_cut_folder(file.path, folder), file.length) is None for file in files)
+    return False
+
+
+def _cut_folder(path, folder):
+    """Cut a listed path to what lies below the folder."""
+    return path.removeprefix("file:")[len(folder) :]
 
 
 def is_packed(folder):
@@ -200,7 +216,7 @@ def _check_pixels(size):
 def _to_rgb(picture):
     """Turn any mode of Pillow into RGB as a person sees it."""
     if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scaling
-        if picture.mode == "I" and picture.getextrema()[1] >= 2**16:
+        if picture.mode == "I" and not all(0 <= end < 2**16 for end in picture.getextrema()):
             raise RefusedPicture("pixels of 32 bits, whose range is unknown: save it with 8 bits a colour")
         return picture.convert("I").point([value / 257 for value in range(2**16)], "L").convert("RGB")
     if picture.mode == "F":

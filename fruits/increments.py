@@ -76,6 +76,11 @@ class Changes(NamedTuple):
         return sum(self.counts.values()) - self.counts["deleted"]
 
     @property
+    def pictures_there(self):
+        """Files that are there and can be opened: a disk that is away may leave a hidden one where it is mounted."""
+        return self.found - self.counts["skipped"]
+
+    @property
     def to_do(self):
         """Pictures to featurize."""
         return self.counts["new"] + self.counts["changed"]
@@ -92,8 +97,8 @@ class Changes(NamedTuple):
 
     @property
     def are_all_gone(self):
-        """Whether pictures were known, and no file is there."""
-        return self.found == 0 < self.counts["deleted"]
+        """Whether pictures were known, and none is there."""
+        return self.pictures_there == 0 < self.counts["deleted"]
 
     @property
     def are_others(self):
@@ -219,7 +224,7 @@ def refuse_loss(changes, folder, name="output_path"):
     known = changes.counts["deleted"]
     if changes.are_all_gone:
         raise ValueError(
-            f"images_path holds no file, but {known:,} of its pictures are known in {folder!r}: mount its disk, put "
+            f"images_path holds no picture, but {known:,} of its pictures are known in {folder!r}: mount its disk, put "
             f"pictures there, or delete {folder!r} to forget them"
         )
     if changes.are_others:
@@ -386,7 +391,8 @@ def pack(spark, pictures, listing, folder, per_core):
     """Pack pictures into large parquet files, as far as they are new; take out those that are gone.
 
     pictures: DataFrame that binaryFile made, with a label. listing: of the same folder. folder: of the packed ones.
-    Returns (pictures, listing) to go on with: the same rows, read from the packed files.
+    Returns (pictures, listing) to go on with: the same rows, read from the packed files. Until all are packed, survey
+    refuses the folder. Raises ValueError where another run packs there, and where refuse_loss does.
     """
     tables = {"packed": folder}
     if not storage.lock_folder(folder):
@@ -395,9 +401,11 @@ def pack(spark, pictures, listing, folder, per_core):
         changes = find_changes(spark, listing, tables, f"{folder}/{COMPARISON}")
         refuse_loss(changes, folder, "packed_path")
         print(f"to pack: {changes}")
+        storage.write_bytes(f"{folder}/{images.PACKING}", b"")
         for part in cut_slices(pictures, changes, per_core):
             append(part.sortWithinPartitions("path"), "packed", folder)
         tidy(spark, changes, tables)
+        storage.delete_file(f"{folder}/{images.PACKING}")
     finally:
         storage.unlock_folder(folder)
     packed = spark.read.schema(SCHEMAS["packed"]).parquet(folder)
@@ -411,17 +419,18 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     pictures, changes: the first to yield. reader: pyspark DataFrameReader that loads the folder anew. output: holds the
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
     file named stop lies in output, which is deleted, or when the wait is interrupted.
-    Yields (pictures, Changes). Where a folder that held pictures holds no file any more, a disk may not be mounted: a
-    look that finds this is told and passed over, and OSError is raised where it happened while its pictures were read.
+    Yields (pictures, Changes). Where a folder that held pictures holds none any more, a disk may not be mounted: a look
+    that finds this is told and passed over until a picture comes, then those that are gone are taken out; OSError is
+    raised where it happened while its pictures were read.
     A look that fails, since a disk or the network is away, is told and made again; one that fails because Spark has
     ended is an error. Files that could not be opened are tried once more, then when they have changed or others come.
     """
     yield pictures, changes
     if trigger is None:
-        if changes.found and storage.is_empty(folder):
+        if changes.pictures_there and not images.has_picture(folder):
             raise OSError(
-                f"images_path {folder!r} holds nothing any more: its disk may be gone, and pictures that were not read "
-                f"are named in {output}/rejected. Run again when it is back: what was featurized is kept"
+                f"images_path {folder!r} holds no picture any more: its disk may be gone, and pictures that were not "
+                f"read are named in {output}/rejected. Run again when it is back: what was featurized is kept"
             )
         return
     spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
@@ -432,7 +441,7 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
             listing, before = images.survey(spark, folder, output), changes
             changes = find_changes(spark, listing, list_tables(output), f"{output}/changes")
             if changes.are_all_gone:
-                print(f"no file is left, and {changes.counts['deleted']:,} pictures stay until one comes", flush=True)
+                print(f"no picture is left, and {changes.counts['deleted']:,} stay known until one comes", flush=True)
             elif not changes.is_empty and not changes.is_in_vain(before):
                 print(f"{changes.found:,} files: {changes}", flush=True)
                 yield images.label_pictures(reader.load(folder)), changes

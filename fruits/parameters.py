@@ -1,6 +1,7 @@
 """The parameters of a run, checked before anything is started: found, expected, what to do."""
 
 import difflib
+import os
 import re
 
 import pandas as pd
@@ -144,8 +145,9 @@ def _complain_empty(pictures, output):
 
 
 def _lies_in(path, folder):
-    """Say whether a path is a folder or lies below it. Both are resolved."""
-    return f"{path}/".startswith(f"{folder}/")
+    """Say whether a path is a folder or lies below it, by links too. Both are resolved."""
+    path, folder = (one if "://" in one else os.path.realpath(one) for one in (path, folder))
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _is_pca(path):
@@ -214,11 +216,11 @@ def _is_weights(weights):
 
 
 def _is_interval(text):
-    """Say whether a text is an interval above 0; a number alone has no unit."""
-    if text is None or not isinstance(text, str) or text.strip().isdigit():
+    """Say whether a text is an interval of a second or more; a number alone has no unit."""
+    if text is None or not isinstance(text, str) or not re.search(r"[a-z:]", text, re.I):
         return text is None
     try:
-        return pd.Timedelta(text) > pd.Timedelta(0)
+        return pd.Timedelta(text) >= pd.Timedelta(seconds=1)
     except ValueError:
         raise ValueError(f"found {text!r}, expected {INTERVAL}: {CORRECT_IT}") from None
 

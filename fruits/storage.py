@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -36,12 +37,14 @@ def find_project_root():
 def resolve(path):
     """Make a path absolute: relative ones start from the project's root, addresses such as s3://... stay.
 
-    Raises ValueError where the path holds a character that Spark would read as a pattern.
+    Raises ValueError where the path holds a character that Spark would read as a pattern, or is an address elsewhere.
     """
     if found := sorted(PATTERN_CHARACTERS & set(path)):
         raise ValueError(f"the path {path!r} holds {' '.join(found)}, a pattern to Spark: rename the folder")
-    if "://" in path:
+    if path.startswith("s3://"):
         return path.rstrip("/")
+    if scheme := re.match(r"[a-z][a-z0-9+.-]*:/", path, re.I):
+        raise ValueError(f"found {path!r}, expected a path of this machine or s3://..., not {scheme[0]}: correct it")
     return os.path.normpath(find_project_root() / Path(path).expanduser())
 
 

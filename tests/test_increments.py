@@ -88,6 +88,21 @@ def place(spark, tmp_path):
     return place
 
 
+LEFT = [
+    pytest.param(None, id="nothing"),
+    pytest.param((".keep", "1"), id="a hidden file"),
+    pytest.param(("empty.jpg", ""), id="an empty file"),
+]
+
+
+def leave(place, file):
+    """Take all pictures away, as a disk that goes does, and leave a file, (name, content), where it was mounted."""
+    for entry in place.pictures.iterdir():
+        shutil.rmtree(entry)
+    if file:
+        place.write(*file)
+
+
 def act_before_look(monkeypatch, number, act):
     """Do something right before the folder is listed for that time, counted from now on, 1 the next."""
     survey, numbers = images.survey, itertools.count(1)
@@ -490,6 +505,19 @@ def test_a_packed_folder_that_a_killed_run_left_with_a_picture_twice_is_refused(
         images.survey(place.spark, str(packed), str(place.output))
 
 
+def test_a_packed_folder_is_refused_until_all_its_pictures_are_packed(place, monkeypatch):
+    packed, tidy = str(place.output / "packed"), increments.tidy
+    listing = images.survey(place.spark, str(place.pictures), str(place.output))
+    monkeypatch.setattr(increments, "tidy", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        increments.pack(place.spark, place.load(), listing, packed, 1000)
+    with pytest.raises(ValueError, match="does not hold all its pictures yet: .* start it again"):
+        images.survey(place.spark, packed, str(place.output))
+    monkeypatch.setattr(increments, "tidy", tidy)
+    increments.pack(place.spark, place.load(), listing, packed, 1000)
+    assert images.survey(place.spark, packed, str(place.output)).count() == 5
+
+
 def test_a_packed_folder_is_read_as_the_files_were(place):
     packed = str(place.output / "packed")
     listing = images.survey(place.spark, str(place.pictures), str(place.output))
@@ -530,7 +558,8 @@ def test_a_watch_yields_what_arrives_until_a_file_says_stop(place, monkeypatch):
     assert [path for path, _ in place.read() if path.startswith("C")] == ["C/1.jpg", "C/2.jpg"]
 
 
-def test_a_watch_takes_nothing_out_while_its_folder_is_empty(place, monkeypatch, capsys):
+@pytest.mark.parametrize("left", LEFT)
+def test_a_watch_takes_nothing_out_while_its_folder_holds_no_picture(place, monkeypatch, capsys, left):
     monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
     place.run()
     first, seen = (place.load(), place.look()), []
@@ -540,14 +569,13 @@ def test_a_watch_takes_nothing_out_while_its_folder_is_empty(place, monkeypatch,
         place.featurize(changes, pictures=pictures)
         increments.tidy(place.spark, changes, place.tables)
         if len(seen) == 1:
-            for file in place.pictures.rglob("*.*"):
-                file.unlink()
+            leave(place, left)
             act_before_look(monkeypatch, 3, lambda: place.write("C/1.jpg"))
         else:
             (place.output / "stop").touch()
     assert seen == [(0, 0), (1, 5)]
     assert place.read() == [("C/1.jpg", 1)]
-    assert "no file is left, and 5 pictures stay until one comes" in capsys.readouterr().out
+    assert "no picture is left, and 5 stay known until one comes" in capsys.readouterr().out
 
 
 def test_a_watch_outlives_a_folder_that_is_away_for_a_while(place, monkeypatch, capsys):
@@ -594,15 +622,15 @@ def test_a_watch_tries_a_file_that_cannot_be_opened_once_more_and_then_when_anot
     assert "C/other.jpg" in dict(place.read())
 
 
-def test_a_run_whose_folder_is_empty_when_it_has_been_read_ends_in_an_error(place):
+@pytest.mark.parametrize("left", LEFT)
+def test_a_run_whose_folder_holds_no_picture_when_it_has_been_read_ends_in_an_error(place, left):
     pictures, changes = place.load(), place.look()
     looks = increments.watch(pictures, changes, None, str(place.pictures), str(place.output))
     next(looks)
-    for label in place.pictures.iterdir():
-        shutil.rmtree(label)
+    leave(place, left)
     place.featurize(changes, pictures=pictures)
     increments.tidy(place.spark, changes, place.tables)
-    with pytest.raises(OSError, match="holds nothing any more: its disk may be gone.* Run again when it is back"):
+    with pytest.raises(OSError, match="holds no picture any more: its disk may be gone.* Run again when it is back"):
         next(looks)
 
 
@@ -629,22 +657,22 @@ def test_pictures_that_are_all_replaced_in_their_folders_are_no_others(place):
     increments.refuse_loss(changes, str(place.output))
 
 
-def test_a_run_stops_where_all_known_pictures_are_gone(place):
+@pytest.mark.parametrize("left", LEFT)
+def test_a_run_stops_where_all_known_pictures_are_gone(place, left):
     place.run()
-    for file in place.pictures.rglob("*.*"):
-        file.unlink()
-    told = "holds no file, but 5 of its pictures are known in .*: mount its disk, put pictures there"
+    leave(place, left)
+    told = "holds no picture, but 5 of its pictures are known in .*: mount its disk, put pictures there"
     with pytest.raises(ValueError, match=told):
         increments.refuse_loss(place.look(), str(place.output))
 
 
-def test_packing_takes_nothing_out_where_the_disk_of_the_pictures_is_away(place):
+@pytest.mark.parametrize("left", LEFT)
+def test_packing_takes_nothing_out_where_the_disk_of_the_pictures_is_away(place, left):
     packed, listing = str(place.output / "packed"), images.survey(place.spark, str(place.pictures), str(place.output))
     increments.pack(place.spark, place.load(), listing, packed, 1000)
-    for label in place.pictures.iterdir():
-        shutil.rmtree(label)
+    leave(place, left)
     listing = images.survey(place.spark, str(place.pictures), str(place.output))
-    with pytest.raises(ValueError, match="holds no file, but 5 of its pictures are known in .*packed"):
+    with pytest.raises(ValueError, match="holds no picture, but 5 of its pictures are known in .*packed"):
         increments.pack(place.spark, place.load(), listing, packed, 1000)
     assert place.spark.read.parquet(packed).count() == 5
 

@@ -24,10 +24,12 @@ NAMES = {
 }  # fmt: skip
 FOR_THIS_NOTEBOOK = [PROJECT / "params" / name for name in ("local.yaml", "fruits-360.yaml", "smoke.yaml")]
 NOT_COUNTS = [0, -1, 1.5, 16.0, "16", True, [16], float("nan")]
+ELSEWHERE = ["local.invalid://a", "gs://a/b", "hdfs://a/b", "file:///a", "file:/a", "S3://a/b"]
 NOT_SECONDS = [-1, "30", None, True, float("nan"), float("inf"), 1e7]
 NOT_SHARES = [0, -0.5, 1.0001, 95, float("nan"), float("inf"), "0.95", "95 %", None, True, [0.95]]
 NOT_SEEDS = [-1, 1.5, 0.0, "0", None, True, False, [0], {0}, 2**32]
 NOT_TEXT = [None, 3, True, ["data/images"], {"path": "data/images"}]
+NOT_INTERVALS = [*NOT_TEXT[1:], "60", "+5", "1 ns", "-1 minute"]
 
 
 @pytest.fixture
@@ -99,7 +101,9 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
 @pytest.mark.parametrize(("name", "value", "expected"), [
     *(("images_path", value, "the path of a folder that exists") for value in [*NOT_TEXT, "", "data/no such folder"]),
     ("images_path", Path("data/images"), "the path of a folder that exists"),
-    *(("images_path", value, "the path of a folder that exists") for value in ["pyproject.toml", "local.invalid://a"]),
+    ("images_path", "pyproject.toml", "the path of a folder that exists"),
+    *(("images_path", value, "a path of this machine or s3://...") for value in ELSEWHERE),
+    *(("output_path", value, "a path of this machine or s3://...") for value in ELSEWHERE),
     *(("output_path", value, "the path of a folder") for value in [*NOT_TEXT, ""]),
     *(("backbone", value, "a network's name, such as EfficientNetLite0") for value in NOT_TEXT),
     *(("weights", value, '"imagenet", or the path of a file') for value in [*NOT_TEXT, "", "no.h5", "data"]),
@@ -113,7 +117,7 @@ def test_a_check_that_failed_lets_no_unknown_name_pass_the_next_time(right):
     *(("packed_path", value, "the path of a folder, or nothing") for value in [*NOT_TEXT[1:], ""]),
     *(("pictures_per_commit", value, "a whole number from 1 on") for value in [*NOT_COUNTS, None]),
     *(("recompute", value, "true or false") for value in [0, 1, "true", None]),
-    *(("trigger", value, 'an interval such as "1 minute"') for value in [*NOT_TEXT[1:], "60", "-1 minute"]),
+    *(("trigger", value, 'an interval such as "1 minute"') for value in NOT_INTERVALS),
     *(("spark_master", value, 'an address such as "local[*]"') for value in [*NOT_TEXT, "", "foo", "local[0]"]),
 ])  # fmt: skip
 def test_a_wrong_value_is_refused_with_what_was_found_and_expected(right, name, value, expected):
@@ -144,6 +148,13 @@ def test_pictures_are_packed_into_no_folder_that_holds_something_else(right, tmp
     assert re.match("packed_path: .* holds files that are no packed pictures: give a folder that is new", complaint)
     (packed / "_changes").mkdir()  # an earlier run has packed there
     parameters.check(right | {"packed_path": str(packed)})
+
+
+def test_results_do_not_lie_among_pictures_by_a_link_either(right, tmp_path):
+    (tmp_path / "link").symlink_to(right["images_path"])
+    for pictures, output in ((f"{tmp_path}/link", right["images_path"]), (right["images_path"], f"{tmp_path}/link")):
+        (complaint,) = complain(right | {"images_path": pictures, "output_path": f"{output}/out"})
+        assert re.match("output_path .* lies inside images_path", complaint)
 
 
 def test_results_do_not_lie_among_packed_pictures(right, tmp_path):
