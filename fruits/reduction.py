@@ -60,7 +60,7 @@ def fit_pca(table):
     """Fit a centred PCA with every component, in one pass over the table.
 
     table: DataFrame (features array<float>), of one length d. Each task sums its vectors and their products (d x d,
-    float64); the driver adds these up and takes the eigenvectors, so that its memory does not depend on the rows.
+    float64); these are added up in a tree, and the driver takes the eigenvectors, in the same memory for any rows.
     Returns a Pca. Raises ValueError where there are fewer than 2 rows, all are the same, or one is not finite.
     """
     origin, rows, total, products = _sum_moments(table)

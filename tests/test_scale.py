@@ -14,12 +14,12 @@ import nbformat
 import numpy as np
 import pytest
 
-from fruits import cluster, figures, increments, parameters, scale
+from fruits import cluster, features, figures, increments, parameters, scale
 from fruits.scale import Design, Machines, Setting
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "scale.ipynb"
-# Round numbers, not those measured: 40 pictures a second and slot; 10 ms of transfer and 60 ms of requests a picture.
+# Round numbers, not those measured: 40 pictures a second and slot; 10 ms of transfer and 90 ms of requests a picture.
 NUMBERS = scale.Numbers(
     region="eu-west-3",
     pictures_per_second_per_core=80,
@@ -78,9 +78,9 @@ def test_listing_shrinks_by_what_is_not_listed(design, nightly, factor):
 
 
 def test_a_slot_reads_the_next_pictures_while_it_computes():
-    assert scale.read_seconds(ONE) == pytest.approx(0.07)
+    assert scale.read_seconds(ONE) == pytest.approx(0.1)
     assert scale.compute_seconds(NUMBERS) == pytest.approx(0.025)
-    assert scale.slot_seconds(ONE) == pytest.approx(0.07 + 0.025 / 16)
+    assert scale.slot_seconds(ONE) == pytest.approx(0.1 + 0.025 / 16)
 
 
 def test_small_files_wait_for_s3_and_packed_ones_for_the_processor():
@@ -92,9 +92,9 @@ def test_small_files_wait_for_s3_and_packed_ones_for_the_processor():
 def test_a_prefix_gives_its_5500_answers_a_second_however_many_machines_ask():
     many = Setting(NUMBERS, Machines(400))
     assert scale.find_bottleneck(many) == "requests of a prefix"
-    assert 1e6 / scale.estimate_featurizing(many, 1e6) < 2750
+    assert 1e6 / scale.estimate_featurizing(many, 1e6) < 5500 / 3
     ten = many._replace(design=Design(prefixes=10))
-    assert scale.find_rates(ten)["requests of a prefix"] == 27_500
+    assert scale.find_rates(ten)["requests of a prefix"] == pytest.approx(55_000 / 3)
 
 
 def test_a_machines_network_carries_so_many_bytes():
@@ -127,8 +127,14 @@ def test_a_night_featurizes_what_is_new_and_projects_what_its_folder_holds():
         assert find_step(folders, 1e6, name) == step(ONE, 1e4)
 
 
-def test_slices_are_capped_where_they_name_their_pictures():
+def test_the_formula_counts_with_the_numbers_that_the_pipeline_works_by():
+    assert scale.TASK_PICTURES == features.TASK_PICTURES
+    assert scale.TASKS_PER_SLOT == features.TASKS_PER_CORE
+    assert scale.FILE_BYTES == increments.FILE_BYTES
     assert scale.SLICE_NAMES == increments.SLICE_NAMES
+
+
+def test_slices_are_capped_where_they_name_their_pictures():
     night = Setting(NUMBERS._replace(new_share=0.5), Machines(40), nightly=True)
     assert scale.count_slices(night, 1e6) == math.ceil(1e6 / 131_072)
     assert scale.count_slices(night._replace(design=Design(folders=True)), 1e6) == 1
@@ -140,8 +146,8 @@ def test_reading_costs_the_time_that_it_adds_to_computing_and_all_the_requests()
     assert scale.featurize(ONE, 1e6) == scale.featurize(at_once, 1e6)
     slow = ONE._replace(numbers=NUMBERS._replace(request_seconds=1.0, losses_per_machine_hour=0))
     both = scale.read(slow, 1e6).seconds + scale.featurize(slow, 1e6).seconds
-    assert both == pytest.approx(1e6 * 2 * 1.0 / ONE.machines.slots, rel=0.05)  # and the wait at each slice's end
-    assert (scale.read(slow, 1e6).gets, scale.featurize(slow, 1e6).gets) == (2e6, 0)
+    assert both == pytest.approx(1e6 * 3 * 1.0 / ONE.machines.slots, rel=0.05)  # and the wait at each slice's end
+    assert (scale.read(slow, 1e6).gets, scale.featurize(slow, 1e6).gets) == (3e6, 0)
 
 
 @pytest.mark.parametrize("machines", [Machines(1), Machines(40), Machines(40, "m6i.4xlarge")])
@@ -206,10 +212,10 @@ def test_memory_grows_with_the_pictures_in_java_alone():
 
 def test_packing_reads_every_picture_once_and_merges_what_tasks_have_written():
     step = scale.pack_pictures(ONE, 1_000_000)
-    assert step.gets == pytest.approx(2_000_000 + 850e9 / 2**23)
+    assert step.gets == pytest.approx(3_000_000 + 850e9 / 2**23)
     files, merged = 1_000_000 * (850_000 + 2**19) / 2**27, 850e9 / 2**27
     assert step.puts == pytest.approx(2000 + (files + merged) * 6)
-    assert step.seconds == pytest.approx(200 + 1_000_000 * 0.07 / 4 + 2 * 850e9 / (2 * 97e6))
+    assert step.seconds == pytest.approx(200 + 1_000_000 * 0.1 / 4 + 2 * 850e9 / (2 * 97e6))
 
 
 def test_packing_is_priced_on_the_machines_that_do_it_for_least():
@@ -226,7 +232,7 @@ def test_walls_stand_where_a_hand_finds_them():
     assert list(walls.values()) == sorted(walls.values())
     assert walls["heap full of pictures' names"] == pytest.approx(2e6, rel=1e-3)
     assert walls["listing: a night"] == pytest.approx(8 * 3600 / (2 * 0.1 / 1000), rel=1e-3)
-    assert walls["S3 on one prefix: a night"] == pytest.approx(8 * 3600 * 2750, rel=1e-3)
+    assert walls["S3 on one prefix: a night"] == pytest.approx(8 * 3600 * 5500 / 3, rel=1e-3)
     assert walls["PCA: a night"] == pytest.approx((8 * 3600 - 1) * 800_000, rel=1e-3)
     assert walls["heap full of feature files' names"] == pytest.approx(2e6 * 2**27 / 5120, rel=1e-3)
 
