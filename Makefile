@@ -5,6 +5,8 @@ RUN := data/output/local
 # JupyterHub's proxy, from npm: the last version for Node 18, Debian's. Without npm, what needs it is not tested.
 HUB_PROXY := configurable-http-proxy@5.1.0
 HUB := $(if $(shell command -v npm),$(VENV)/$(HUB_PROXY))
+# An extension that sagemaker-studio-sparkmagic-lib brings tells of errors everywhere but in SageMaker Studio.
+QUIET_LAB := --ServerApp.jpserver_extensions=sagemaker_jupyterlab_extension_common=False
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .PHONY: run slides test volume-test cloud-test lab bench sample fruits-360 clean help
@@ -44,7 +46,7 @@ cloud-test: $(VENV)/installed-cloud $(HUB)  ## run the cloud's notebook on this 
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTEST) tests/cloud
 
 lab: $(VENV)/installed  ## open the notebooks in JupyterLab: make lab OPTIONS="--no-browser --port 8889"
-	$(VENV)/bin/jupyter lab notebooks $(OPTIONS)
+	$(VENV)/bin/jupyter lab notebooks $(QUIET_LAB) $(OPTIONS)
 
 bench: $(VENV)/installed-dev  ## measure against the course notebooks and the limit, and with growing volume
 	$(VENV)/bin/python benchmarks/bench.py $(OPTIONS)

@@ -1,6 +1,7 @@
 """The parameters of a run, checked before anything is started: found, expected, what to do."""
 
 import difflib
+import json
 import os
 import re
 
@@ -14,7 +15,7 @@ NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
-PYTHONS_WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}  # papermill's -p takes no others
+PYTHONS_WORDS = {"true": True, "false": False, "none": None, "null": None}  # after -p papermill takes Python's alone
 VARIANCE_KEPT = 0.95  # the notebooks' own, as the next one is
 DEFAULT_BACKBONE = "EfficientNetLite0"
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
@@ -68,8 +69,9 @@ def _complain_wrong(name, value, rule):
         return f"{name} is {value!r}, expected {expected} ({error}): {CORRECT_IT}"
     except ValueError as error:
         return f"{name}: {error}"
-    word = PYTHONS_WORDS.get(value.lower()) if isinstance(value, str) else None
-    hint = f"; after -p it is {word}, as in Python" if word else ""
+    hint = ""
+    if isinstance(value, str) and value.lower() in PYTHONS_WORDS and is_right(meant := PYTHONS_WORDS[value.lower()]):
+        hint = f"; it is {meant} after -p, {json.dumps(meant)} in a file"
     return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: {CORRECT_IT}{hint}"
 
 

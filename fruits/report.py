@@ -46,7 +46,7 @@ class Report:
         if theirs and not self.earlier:
             raise ValueError(
                 f"output_path {folder!r} holds {' and '.join(theirs)}, but no report.json of the run that left them: "
-                f"set output_path elsewhere, or delete them"
+                f"set output_path elsewhere, or delete them (features may stay)"
             )
 
     @property
@@ -145,9 +145,12 @@ def _read(path):
     """Read the report of an earlier run. Raises ValueError where the file is something else."""
     with suppress(ValueError):
         content = json.loads(storage.read_bytes(path))
-        if isinstance(content, dict) and "history" in content:
+        if isinstance(content, dict) and isinstance(content.get("history"), list):
             return content
-    raise ValueError(f"{path} is no report of a run: set output_path elsewhere, or delete that file")
+    raise ValueError(
+        f"{path} is no report of a run: set output_path elsewhere, or delete that file, and "
+        f"{', '.join(RESULTS)} beside it (features may stay)"
+    )
 
 
 def _list_versions():

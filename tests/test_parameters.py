@@ -175,12 +175,19 @@ def test_every_parameter_has_wrong_values_above():
 
 
 @pytest.mark.parametrize(("name", "word", "meant"), [
-    ("save_csv", "true", "True"), ("recompute", "FALSE", "False"), ("max_components", "none", "None"),
+    ("save_csv", "true", "True after -p, true"), ("recompute", "FALSE", "False after -p, false"),
+    ("max_components", "None", "None after -p, null"),
 ])  # fmt: skip
 def test_a_word_that_papermill_takes_for_text_is_refused_with_the_one_that_it_knows(right, name, word, meant):
     (complaint,) = complain(right | {name: word})
-    told = rf"{name} is '{word}' \(str\), expected .*: correct it .*; after -p it is {meant}, as in Python$"
+    told = rf"{name} is '{word}' \(str\), expected .*: correct it .*; it is {meant} in a file$"
     assert re.match(told, complaint)
+
+
+@pytest.mark.parametrize(("name", "word"), [("max_components", "true"), ("save_csv", "none")])
+def test_a_word_that_would_be_wrong_too_is_not_proposed(right, name, word):
+    (complaint,) = complain(right | {name: word})
+    assert " in a file" not in complaint
 
 
 def test_features_of_another_network_are_refused_before_anything_is_started(right, tmp_path):

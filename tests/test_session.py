@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,14 @@ def test_workers_run_the_python_of_the_driver(spark):
 ])  # fmt: skip
 def test_a_task_may_fail_on_one_machine_as_often_as_on_a_cluster(master, address):
     assert session.allow_failures(master) == address
+
+
+def test_a_cluster_that_does_not_answer_is_named_before_spark_starts():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"spark://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"no cluster answers at spark_master '{address}': start it, or correct"):
+            session.start_spark(address)
 
 
 def test_starting_spark_twice_gives_the_session_that_runs(spark):
