@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import boto3
 import nbformat
@@ -21,6 +22,8 @@ import pytest
 import requests
 import yaml
 from one_machine import BUCKET, CLOUD, PICTURES_A_KIND, ROOT, find_free_port, serve_livy
+
+from fruits import scale
 
 LOCAL = ROOT / "notebooks" / "local.ipynb"
 
@@ -97,6 +100,35 @@ def test_the_figures_are_seen_in_the_executed_notebook(cloud_run):
     assert len(shown) == sum("save_figure" in cell.source for cell in cloud_run.cells) >= 3
     for cell in shown:
         assert any("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
+def run_statement(livy, code):
+    """Run code in a session of its own: what Livy says that it printed."""
+    session = f"{livy}/sessions/{requests.post(f'{livy}/sessions', json={'kind': 'pyspark'}, timeout=60).json()['id']}"
+    try:
+        while (state := requests.get(session, timeout=60).json()["state"]) != "idle":
+            assert state == "starting"
+            time.sleep(0.5)
+        address = f"{session}/statements/{requests.post(f'{session}/statements', json={'code': code}).json()['id']}"
+        while (statement := requests.get(address, timeout=60).json())["state"] != "available":
+            time.sleep(0.5)
+        assert statement["output"]["status"] == "ok", statement
+        return statement["output"]["data"]["text/plain"]
+    finally:
+        requests.delete(session, timeout=60)
+
+
+def test_a_picture_takes_the_requests_that_its_cost_is_computed_with(livy, pictures, caplog):
+    code = f"""
+files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load("s3://{BUCKET}/images")
+print(files.selectExpr("sum(length(content))").first()[0])
+"""
+    with caplog.at_level("INFO", "werkzeug"):
+        said = run_statement(livy, code)
+    assert int(said) == sum(file.stat().st_size for file in pictures.rglob("*.jpg"))
+    asked = Counter(re.findall(rf"(?:HEAD|GET) /{BUCKET}/images/(\S+[.]jpg) ", caplog.text))
+    assert len(asked) == 23 * PICTURES_A_KIND + 1
+    assert set(asked.values()) == {scale.READS_PER_PICTURE}
 
 
 def read_report(output):
