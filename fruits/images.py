@@ -52,7 +52,12 @@ def label_pictures(files):
         return files
     pictures = files.where(F.col("length") <= MAX_BYTES)
     pictures = pictures.withColumn("path", name_source())  # in plain words: Spark's own address has %20 for a space
-    return pictures.withColumn("label", F.element_at(F.split("path", "/"), -2))
+    return pictures.withColumn("label", name_folder())
+
+
+def name_folder():
+    """Name the folder that each picture lies in, as a column: the part of its path before the last."""
+    return F.element_at(F.split("path", "/"), -2)
 
 
 def survey(spark, folder, output):
@@ -83,7 +88,7 @@ def survey(spark, folder, output):
 
     def list_rows():
         for path, length, modified in storage.list_files(folder):
-            reason = explain_skip(_cut_folder(path, folder), length)
+            reason = explain_skip(storage.cut_folder(path, folder), length)
             if reason is None and not storage.is_readable(path):
                 reason = "not opened: no right to read it; give that right"
             yield path.encode(errors="surrogateescape").decode(errors="backslashreplace"), length, modified, reason
@@ -95,20 +100,17 @@ def survey(spark, folder, output):
     except PermissionError as error:
         raise ValueError(f"a folder of images_path {folder!r} cannot be listed ({error}): give rights on it") from None
     listing = spark.read.schema(from_arrow_schema(LISTING)).parquet(table).withColumn("file", F.col("path"))
-    return listing.withColumn("label", F.element_at(F.split("path", "/"), -2))
+    return listing.withColumn("label", name_folder())
 
 
 def has_picture(folder):
-    """Say whether a folder is there and holds a file that would be opened; all are looked at where none is."""
+    """Say whether a folder is there and holds a file that would be opened; on S3, where no disk goes, any file."""
+    if "://" in folder:  # where listing a folder takes a request for each thousand names
+        return not storage.is_empty(folder)
     with suppress(FileNotFoundError):
         files = storage.list_files(folder)
-        return any(explain_skip(_cut_folder(file.path, folder), file.length) is None for file in files)
+        return any(explain_skip(storage.cut_folder(file.path, folder), file.length) is None for file in files)
     return False
-
-
-def _cut_folder(path, folder):
-    """Cut a listed path to what lies below the folder."""
-    return path.removeprefix("file:")[len(folder) :]
 
 
 def is_packed(folder):

@@ -345,11 +345,10 @@ def _list_files(folder):
     """
     if not storage.is_folder(folder):
         return {}
-    start = len("" if "://" in folder else "file:") + len(folder)
     return {
         file.path: file.length
         for file in storage.list_files(folder)
-        if re.fullmatch(r"/[^/_.][^/]*\.parquet", file.path[start:])
+        if re.fullmatch(r"/[^/_.][^/]*\.parquet", storage.cut_folder(file.path, folder))
     }
 
 

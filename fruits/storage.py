@@ -92,6 +92,11 @@ def list_files(folder):
         raise OSError(f"{root} was emptied while it was listed: its disk may be gone")
 
 
+def cut_folder(path, folder):
+    """Cut the path of a file that was listed to what lies below the folder: "/Lemon/0.jpg"."""
+    return path.removeprefix("file:")[len(folder) :]
+
+
 def _leads_back(link):
     """Say whether a link leads to a folder on the way to it, which other links may be part of."""
     target = os.path.realpath(link)
