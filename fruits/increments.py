@@ -136,9 +136,13 @@ def claim_features(output, fingerprint, recompute=False):
 
 
 def _read_fingerprint(output):
-    """Read what claim_features has kept beside features: {} where there is none."""
+    """Read what claim_features has kept beside features: {} where there is none. Raises ValueError: damaged."""
     path = f"{output}/features/{FINGERPRINT}"
-    return json.loads(storage.read_bytes(path)) if storage.is_file(path) else {}
+    complaint = (
+        f"is damaged, so that nothing tells which network made the features beside it: delete {output}/features and "
+        f"{output}/rejected to begin anew, or set output_path elsewhere"
+    )
+    return storage.read_json(path, {"backbone": str}, complaint) if storage.is_file(path) else {}
 
 
 def name_network(output):

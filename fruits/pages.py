@@ -7,7 +7,6 @@ The slides hold reveal.js, their style and their figures. The PDF is printed by 
 """
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -48,12 +47,15 @@ class PagesError(Exception):
 
 
 def read_report(folder):
-    """Read what a run reported. Raises PagesError where the folder holds no report, or that of a run not ended."""
+    """Read what a run reported. Raises PagesError where the folder holds no whole report of a run that has ended."""
     path = f"{folder}/report.json"
     if not storage.is_file(path):
         raise PagesError(f"{path} is not there: give the output_path of a run that has ended to run_path (make run)")
-    report = json.loads(storage.read_bytes(path))
-    if not report["finished"]:
+    try:
+        report = storage.read_json(path, {}, "is damaged: run again, on the same output_path")
+    except ValueError as error:
+        raise PagesError(str(error)) from None
+    if not report.get("finished"):
         raise PagesError(f"the run of {path} has not ended: run it again, on the same output_path, before the slides")
     return report
 

@@ -156,8 +156,9 @@ class Quality:
 
 
 def load(folder):
-    """Load the Quality that save wrote into a folder."""
-    values = json.loads(storage.read_bytes(f"{folder}/quality.json"))
+    """Load the Quality that save wrote into a folder. Raises ValueError where its file is damaged."""
+    path = f"{folder}/quality.json"
+    values = storage.read_json(path, {"rows": list, "confusion": list}, "is damaged: delete it, and run again")
     rows, confusion = [Accuracy(*row) for row in values["rows"]], [tuple(row) for row in values["confusion"]]
     return Quality(**values | {"rows": rows, "confusion": confusion})
 

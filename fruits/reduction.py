@@ -276,9 +276,11 @@ def save_pca(spark, pca, folder, fingerprint):
 def load_pca(folder, fingerprint):
     """Load a PCA that save_pca saved. fingerprint: of the network whose features it shall project.
 
-    Returns a Pca that holds the components saved. Raises ValueError where it was fitted on features of another network.
+    Returns a Pca that holds the components saved. Raises ValueError where it was fitted on features of another network,
+    and where the file beside the model is damaged.
     """
-    about = json.loads(storage.read_bytes(f"{folder}/{ABOUT}"))
+    complaint = f"is damaged: take a whole copy of {folder}, or delete that folder and fit a new PCA"
+    about = storage.read_json(f"{folder}/{ABOUT}", {"fingerprint": dict, "rows": int, "variance": list}, complaint)
     if differences := increments.tell_differences(about["fingerprint"], fingerprint):
         raise ValueError(
             f"the PCA in {folder} was fitted on features of another network: {differences}. "

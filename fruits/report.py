@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from fruits import reduction, storage
@@ -143,14 +143,11 @@ class Report:
 
 def _read(path):
     """Read the report of an earlier run. Raises ValueError where the file is something else."""
-    with suppress(ValueError):
-        content = json.loads(storage.read_bytes(path))
-        if isinstance(content, dict) and isinstance(content.get("history"), list):
-            return content
-    raise ValueError(
-        f"{path} is no report of a run: set output_path elsewhere, or delete that file, and "
+    complaint = (
+        f"is no report of a run: set output_path elsewhere, or delete that file, and "
         f"{', '.join(RESULTS)} beside it (features may stay)"
     )
+    return storage.read_json(path, {"history": list}, complaint)
 
 
 def _list_versions():

@@ -1,6 +1,7 @@
 """Folders and files on this machine or on S3, reached in one way. Nothing here knows what they hold."""
 
 import fcntl
+import json
 import os
 import re
 import time
@@ -145,6 +146,19 @@ def read_bytes(path):
     filesystem, root = _open(path)
     with filesystem.open_input_file(root) as file:
         return file.read()
+
+
+def read_json(path, expected, complaint):
+    """Read a JSON file that a run has written: a dict.
+
+    expected: {name that it holds: type of its value}. complaint: what to say of a file that holds something else, and
+    what to do, after its path. Raises ValueError.
+    """
+    with suppress(ValueError):
+        content = json.loads(read_bytes(path))
+        if isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in expected.items()):
+            return content
+    raise ValueError(f"{path} {complaint}")
 
 
 def write_bytes(path, content):

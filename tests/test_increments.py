@@ -377,6 +377,14 @@ def test_features_of_another_network_are_refused_with_both_named(tmp_path):
     assert json.loads((tmp_path / "features" / "_fingerprint.json").read_text()) == other
 
 
+def test_a_damaged_fingerprint_is_named_with_what_to_delete(tmp_path):
+    increments.claim_features(str(tmp_path), FINGERPRINT)
+    file = tmp_path / "features" / increments.FINGERPRINT
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(ValueError, match=f"{file} is damaged, so that nothing tells which network .*delete {tmp_path}"):
+        increments.claim_features(str(tmp_path), FINGERPRINT)
+
+
 def test_a_network_that_has_left_no_feature_does_not_stand_in_the_way_of_another(tmp_path):
     increments.claim_features(str(tmp_path), FINGERPRINT)
     (tmp_path / "rejected").mkdir()  # of a run that was killed before it wrote features

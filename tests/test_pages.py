@@ -211,6 +211,12 @@ def test_the_report_of_a_run_that_was_killed_is_refused(tmp_path):
         pages.read_report(str(tmp_path))
 
 
+def test_a_damaged_report_is_refused_by_its_name(tmp_path):
+    (tmp_path / "report.json").write_text('{"started": "2026-03-04", "fini')
+    with pytest.raises(pages.PagesError, match=r"report\.json is damaged: run again"):
+        pages.read_report(str(tmp_path))
+
+
 def test_make_slides_refuses_a_folder_without_a_run_and_runs_the_sample_where_it_has_none(tmp_path):
     command = ["make", "-C", ROOT, "slides", "--old-file=.venv/installed-slides"]
     done = subprocess.run([*command, f"RUN={tmp_path}"], capture_output=True, text=True, timeout=60)

@@ -395,6 +395,9 @@ def test_a_saved_quality_is_loaded_as_it_was(tmp_path):
     )
     found.save(str(tmp_path))
     assert quality.load(str(tmp_path)) == found
+    (tmp_path / "quality.json").write_text("{")
+    with pytest.raises(ValueError, match=r"quality\.json is damaged: delete it, and run again"):
+        quality.load(str(tmp_path))
 
 
 def test_the_time_bound_leaves_the_callers_job_group_and_hides_no_error(spark):

@@ -278,6 +278,15 @@ def test_a_pca_of_another_networks_features_is_refused_with_both_named(spark, tm
         reduction.load_pca(folder, {"backbone": "MobileNetV2", "n_features": 3, "weights_sha256": "ab"})
 
 
+def test_a_saved_pca_whose_description_is_damaged_is_refused_by_its_name(spark, tmp_path):
+    reduction.save_pca(spark, make_pca([0.5, 0.25]), str(tmp_path), {"backbone": "X"})
+    file = tmp_path / reduction.ABOUT
+    for content in (file.read_bytes()[:20], b"\xff", b"{}", b"[]"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{file} is damaged: take a whole copy of {tmp_path}, or delete"):
+            reduction.load_pca(str(tmp_path), {"backbone": "X"})
+
+
 def test_the_saved_model_projects_elsewhere_without_the_package(spark, tmp_path):
     values = draw("mean of a million")
     table = make_table(spark, values)

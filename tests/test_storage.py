@@ -175,6 +175,16 @@ def test_files_and_folders_are_told_apart(tmp_path, path, file, folder):
     assert storage.is_folder(f"{tmp_path}/{path}".rstrip("/")) == folder
 
 
+@pytest.mark.parametrize("content", [b"", b'{"rows": 3, "na', b"[3]", b"{}", b'{"rows": "3"}', b'{"rows": \xff}'])
+def test_a_json_file_that_is_cut_off_or_of_something_else_is_named_with_what_to_do(tmp_path, content):
+    file = tmp_path / "about.json"
+    file.write_bytes(b'{"rows": 3, "name": "\xc3\xa9t\xc3\xa9"}')
+    assert storage.read_json(str(file), {"rows": int}, "is damaged: delete it") == {"rows": 3, "name": "été"}
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{file} is damaged: delete it$"):
+        storage.read_json(str(file), {"rows": int}, "is damaged: delete it")
+
+
 @pytest.fixture(scope="module")
 def bucket(moto_server):
     """Make a bucket on a server of S3: its name."""
