@@ -9,10 +9,11 @@ import json
 import math
 import re
 import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pandas as pd
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -169,7 +170,7 @@ def find_changes(spark, listing, tables, folder):
 
     listing: DataFrame that images.survey made. tables: {name in SCHEMAS: folder}, there or not. folder: to write the
     comparison in, since Spark takes what it has cached of a table for outdated as soon as something is added to it.
-    Returns Changes.
+    Returns Changes. Raises ValueError where a file of the tables is damaged.
     """
     for table in tables.values():  # what a killed run had not committed, Hadoop would commit with what is written next
         storage.delete_folder(f"{table}/_temporary")
@@ -187,7 +188,8 @@ def find_changes(spark, listing, tables, folder):
         .otherwise("changed")
     )
     compared = listing.join(known, "path", "full_outer").fillna(0, ["rows", "named"]).withColumn("state", state)
-    pictures = _write_and_read(compared, f"{folder}/pictures")
+    with _explain_damage():
+        pictures = _write_and_read(compared, f"{folder}/pictures")
     is_retry = F.expr("state = 'new' AND named > 0")
     found = pictures.groupBy("state").agg(
         F.count("*").alias("files"),
@@ -199,6 +201,17 @@ def find_changes(spark, listing, tables, folder):
     counts = {state: int(found["files"].get(state, 0)) for state in STATES}
     sums = found[["unsettled", "retries"]].sum().astype(int)
     return Changes(folder, pictures, counts, int(sums["unsettled"]), int(sums["retries"]), found["hash"].get("new"))
+
+
+@contextmanager
+def _explain_damage():
+    """Turn Java's error about a file that is cut off or something else into one that says what to do."""
+    try:
+        yield
+    except Py4JJavaError as error:
+        if damaged := re.search(r"RuntimeException: (?:file:)?(.+) is not a Parquet file", str(error)):
+            raise ValueError(f"{damaged[1]} is damaged: delete it; its pictures are then new, and done again") from None
+        raise
 
 
 def _is_unsettled(are_skipped_named):
