@@ -18,6 +18,7 @@ OUTCOME = "features array<float>, reason string"  # one of the two is null
 TASK_PICTURES = 256  # that a task takes at most
 FILE_WEIGHT = 2**27 // TASK_PICTURES  # bytes that Spark counts beside a file's own; it fills tasks of 128 MiB
 TASKS = "spark.sql.files.minPartitionNum"
+BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 TASKS_PER_CORE = 4  # where there are fewer pictures than that; more tasks end together, fewer start quicker
 
 
@@ -29,7 +30,7 @@ def tune_spark(spark, batch_size):
     on one disk, is not listed. Dates of files are written as they are, however long ago.
     """
     cores = spark.sparkContext.defaultParallelism
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", batch_size)
+    spark.conf.set(BATCH_ROWS, batch_size)
     spark.conf.set("spark.sql.files.openCostInBytes", FILE_WEIGHT)
     spark.conf.set(TASKS, TASKS_PER_CORE * cores)
     spark.conf.set("spark.sql.sources.ignoreDataLocality", True)
@@ -39,19 +40,24 @@ def tune_spark(spark, batch_size):
 
 
 @contextmanager
+def set_meanwhile(spark, name, value):
+    """Set one of Spark's settings while the block runs."""
+    before = spark.conf.get(name, None)
+    spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        spark.conf.unset(name) if before is None else spark.conf.set(name, before)
+
+
 def cut_tasks(spark, count):
     """Have Spark read pictures, count of them, in tasks of TASK_PICTURES at most while the block runs, packed ones too.
 
     A packed picture has no file of its own, and weighs little: without this a task would take thousands, each core of a
     cluster one or two, and wait for the last. Cores that have joined get tasks too.
     """
-    before = spark.conf.get(TASKS, None)
-    cores = spark.sparkContext.defaultParallelism
-    spark.conf.set(TASKS, max(TASKS_PER_CORE * cores, math.ceil(count / TASK_PICTURES)))
-    try:
-        yield
-    finally:
-        spark.conf.unset(TASKS) if before is None else spark.conf.set(TASKS, before)
+    tasks = max(TASKS_PER_CORE * spark.sparkContext.defaultParallelism, math.ceil(count / TASK_PICTURES))
+    return set_meanwhile(spark, TASKS, tasks)
 
 
 def make_featurizer(broadcast_network, done=None, refused=None):

@@ -2,7 +2,6 @@
 
 import json
 import operator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from pyspark.ml.util import JavaMLReader
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from fruits import increments, storage
+from fruits import features, increments, storage
 
 ABOUT = "fruits.json"  # lies beside what pyspark.ml saves of a model
 ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put variance_kept = 1 out of reach
@@ -24,7 +23,6 @@ ROUNDING = 1e-12  # a sum of shares may end a hair below 1, which would put vari
 MOMENTS = "rows long, total binary, products binary"
 PROJECTION = "path string, label string, pca array<float>"
 EXTREMES = "component long, end string, path string, label string, score float"
-BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 BLOCK_ROWS = 1024  # vectors multiplied at once; d x d sums cost as much to add up for 16 of them as for 1,024
 
 
@@ -158,15 +156,9 @@ def take_best(table, find, schema, group, order, count):
     return best.sort_values([*group, "rank"]).drop(columns="rank").reset_index(drop=True)
 
 
-@contextmanager
 def _send_blocks(spark):
     """Have Spark send workers BLOCK_ROWS rows at once: a run sets as few as its network sees pictures."""
-    rows = spark.conf.get(BATCH_ROWS)
-    spark.conf.set(BATCH_ROWS, BLOCK_ROWS)
-    try:
-        yield
-    finally:
-        spark.conf.set(BATCH_ROWS, rows)
+    return features.set_meanwhile(spark, features.BATCH_ROWS, BLOCK_ROWS)
 
 
 def _fix_signs(components):

@@ -13,7 +13,7 @@ from pyspark.ml.feature import PCA, StandardScaler
 from pyspark.ml.functions import array_to_vector
 from sklearn.decomposition import PCA as SklearnPca  # noqa: N811 -- pyspark's has the same name
 
-from fruits import reduction
+from fruits import features, reduction
 
 # Loads the model with pyspark alone, projects the table and prints the vectors; must not meet the package.
 LOAD_ELSEWHERE = """
@@ -103,11 +103,11 @@ def test_one_partition_and_many_give_the_same_fit(spark):
 @pytest.fixture
 def sixteen_rows_a_batch(spark):
     """As a run sets it for its pictures."""
-    before = spark.conf.get(reduction.BATCH_ROWS)
-    spark.conf.set(reduction.BATCH_ROWS, 16)
+    before = spark.conf.get(features.BATCH_ROWS)
+    spark.conf.set(features.BATCH_ROWS, 16)
     yield
-    assert spark.conf.get(reduction.BATCH_ROWS) == "16"
-    spark.conf.set(reduction.BATCH_ROWS, before)
+    assert spark.conf.get(features.BATCH_ROWS) == "16"
+    spark.conf.set(features.BATCH_ROWS, before)
 
 
 @pytest.mark.usefixtures("sixteen_rows_a_batch")
