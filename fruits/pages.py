@@ -90,7 +90,7 @@ def find_text(heading, pattern):
     found = re.search(pattern, re.sub(r"\n(?!\n)", " ", _read_section(heading)), re.M)
     if not found:
         raise PagesError(f"README.fr.md says nothing like {pattern!r} below {heading!r}")
-    return found[1]
+    return found[1].strip()
 
 
 def _read_section(heading):
