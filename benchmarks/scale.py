@@ -9,7 +9,6 @@ is one division away. Nothing else should run meanwhile.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -103,7 +102,6 @@ def main(arguments=None):
     parser.add_argument("--copies", type=int, default=9, help="of each picture")
     options = parser.parse_args(arguments)
     options.rows = options.rows or {"find": 2_000_000}.get(options.measure, 160_000)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     spark = session.start_spark(f"local[{CORES}]", app_name="fruits-scale")
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -268,10 +268,12 @@ def fetch_wheels(folder, missing):
 def list_pictures(folder):
     """List the pictures of a folder: {key in the bucket: path here}.
 
-    Raises ValueError for a name that S3 cannot hold, and for a file without the right to read it.
+    Links to nothing are left out. Raises ValueError for a name that S3 cannot hold, and for a file without the right to
+    read it.
     """
     root = storage.resolve(folder)
-    paths = [Path(path.removeprefix("file:")) for path, *_ in storage.list_files(root)]
+    files = (file for file in storage.list_files(root) if file.length is not None)
+    paths = [Path(file.path.removeprefix("file:")) for file in files]
     if odd := [os.fsencode(path) for path in paths if not storage.is_utf8(str(path))]:
         raise ValueError(f"found the name {odd[0]!r}, expected names in UTF-8, as S3 has them: rename it")
     if shut := [path for path in paths if not storage.is_readable(str(path))]:

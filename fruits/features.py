@@ -14,7 +14,7 @@ from pyspark.sql.functions import pandas_udf
 
 from fruits import images, interpreter
 
-OUTCOME = "features array<float>, reason string"  # one of the two is null
+OUTCOME = "features array<float>, reason string"  # one of the two is null; both where memory did not suffice
 TASK_PICTURES = 256  # that a task takes at most
 FILE_WEIGHT = 2**27 // TASK_PICTURES  # bytes that Spark counts beside a file's own; it fills tasks of 128 MiB
 TASKS = "spark.sql.files.minPartitionNum"
@@ -50,14 +50,19 @@ def set_meanwhile(spark, name, value):
         spark.conf.unset(name) if before is None else spark.conf.set(name, before)
 
 
-def cut_tasks(spark, count):
+@contextmanager
+def cut_tasks(spark, count, heaviest):
     """Have Spark read pictures, count of them, in tasks of TASK_PICTURES at most while the block runs, packed ones too.
+
+    heaviest: bytes of the heaviest. Batches of heavy ones are smaller: one weighs no more than a picture may.
 
     A packed picture has no file of its own, and weighs little: without this a task would take thousands, each core of a
     cluster one or two, and wait for the last. Cores that have joined get tasks too.
     """
     tasks = max(TASKS_PER_CORE * spark.sparkContext.defaultParallelism, math.ceil(count / TASK_PICTURES))
-    return set_meanwhile(spark, TASKS, tasks)
+    rows = max(1, min(int(spark.conf.get(BATCH_ROWS)), images.find_max_bytes(spark) // heaviest))
+    with set_meanwhile(spark, TASKS, tasks), set_meanwhile(spark, BATCH_ROWS, rows):
+        yield
 
 
 def make_featurizer(broadcast_network, done=None, refused=None):
@@ -65,7 +70,7 @@ def make_featurizer(broadcast_network, done=None, refused=None):
 
     broadcast_network: pyspark.Broadcast of what backbones.compile_network returns.
     done, refused: pyspark Accumulators of pictures, of all and of those without features, or None.
-    Returns a pandas UDF: binary column -> struct(features array<float>, reason string); one is null.
+    Returns a pandas UDF: binary column -> struct(features array<float>, reason string); one is null, or both.
     """
 
     @pandas_udf(OUTCOME)
@@ -118,6 +123,8 @@ def featurize_batch(contents, extract, size):
             decoded.append(position)
         except images.RefusedPicture as refusal:
             reasons[position] = str(refusal)
+        except MemoryError:  # it may suffice another time: with no outcome, the next run tries again
+            continue
     if decoded:
         for position, vector in zip(decoded, extract(pixels[: len(decoded)]), strict=True):
             if np.isfinite(vector).all():

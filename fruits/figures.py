@@ -99,11 +99,13 @@ def draw_variance(pca, k, variance_kept):
 
 
 @plt.rc_context(STYLE)
-def draw_two_components(labels, scores, variance_ratio):
+def draw_two_components(labels, scores, variance_ratio, fitted=None):
     """Draw pictures on their first two components, coloured by label.
 
     labels: sequence of n str. scores: (n, 2 or more), coordinates in units of the features. variance_ratio: share of
-    variance of each component, in 0..1, also of those not kept. With one component only, the second axis is zero.
+    variance of each component, in 0..1, also of those not kept. fitted: of a saved PCA, the number of pictures that it
+    was fitted on, whose variance this is; None where it is that of these. With one component only, the second axis is
+    zero.
     """
     scores = np.asarray(scores, float)
     across, up = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(scores))
@@ -127,7 +129,9 @@ def draw_two_components(labels, scores, variance_ratio):
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(lambda value, _: f"{value:g}".replace(".", decimal).replace("-", "−"))
     told = "Two components hold {share:.1f} % of the variance of {count} labels"
-    told = say(told, share=sum(shares[:2]), count=len(kinds))
+    if fitted:
+        told = "Two components hold {share:.1f} % of the variance of {fitted:,} pictures fitted; {count} label(s) here"
+    told = say(told, share=sum(shares[:2]), count=len(kinds), fitted=fitted)
     others = say(", the {count} most frequent named", count=LABELS_NAMED) if len(kinds) > LABELS_NAMED else ""
     axis.set_title(told + others)
     # Named here and not in scatter, which hides a label that begins with _ and reads $ as mathematics.
@@ -210,7 +214,8 @@ def draw_confusion(quality):
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
     axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     judges = {method: say(name) for method, name, *_ in METHODS}
-    axis.set(xlabel=say("label answered by {judge} (pictures)", judge=judges.get(quality.judge, quality.judge)))
+    judge = judges.get(quality.judge, quality.judge)
+    axis.set(xlabel=say("label answered by {judge} (pictures; errors in blue)", judge=judge))
     axis.set(ylabel=say("true label (pictures), the {count} most confused", count=len(labels)))
     truth, found, count = wrong[0]
     asked = sum(entry[2] for entry in quality.confusion if entry[0] == truth)

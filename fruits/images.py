@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from pyspark import SparkContext
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -16,8 +16,9 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from fruits import storage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # EPS and the like would start other programs
-MAX_PIXELS = 89_478_485  # that are decoded of one picture, where Pillow begins to speak of a bomb: 1 GiB at most
-MAX_BYTES = 64 * 2**20  # one file is held whole in memory, in Java several times over, and in Python
+MAX_PIXELS = 89_478_485  # that are decoded of one picture, where Pillow begins to speak of a bomb: up to 1.7 GiB
+MAX_BYTES = 64 * 2**20  # of one file, which is held whole in memory
+COPIES = 32  # of a file that Java has room for, for each core: with 20 its memory was full, of 1 GiB for 2 cores
 LISTING = pa.schema([
     ("path", pa.string()), ("length", pa.int64()), ("modificationTime", pa.timestamp("ms", "UTC")),
     ("reason", pa.string()),
@@ -25,6 +26,11 @@ LISTING = pa.schema([
 LISTING_ROWS = 50_000  # of the listing held in memory at once
 # How HEIC files begin, after four bytes, by ISO 23008-12; an iPhone writes such by default.
 HEIC_STARTS = tuple(b"ftyp" + brand for brand in b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
+TURNS = {  # by EXIF's orientation; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 PACKING = "_packing"  # lies in a folder of packed pictures until all of them are
 
 Image.MAX_IMAGE_PIXELS = None  # judged below: Pillow would refuse by its header a JPEG that is decoded at 1/8
@@ -50,9 +56,22 @@ def label_pictures(files):
     """
     if "label" in files.columns:
         return files
-    pictures = files.where(F.col("length") <= MAX_BYTES)
+    pictures = files.where(F.col("length") <= find_max_bytes(files.sparkSession))
     pictures = pictures.withColumn("path", name_source())  # in plain words: Spark's own address has %20 for a space
     return pictures.withColumn("label", name_folder())
+
+
+def find_max_bytes(spark):
+    """Find how many bytes one file may weigh: what each core's share of Java's memory holds COPIES of, up to MAX_BYTES.
+
+    Where Java's memory is full, the run ends.
+    """
+    conf, to_bytes = spark.sparkContext.getConf(), spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes
+    if spark.sparkContext.master.startswith("local"):
+        memory, cores = spark._jvm.java.lang.Runtime.getRuntime().maxMemory(), spark.sparkContext.defaultParallelism
+    else:
+        memory, cores = to_bytes(conf.get("spark.executor.memory", "1g")), int(conf.get("spark.executor.cores", "1"))
+    return min(MAX_BYTES, memory // (COPIES * cores))
 
 
 def name_folder():
@@ -86,9 +105,11 @@ def survey(spark, folder, output):
             )
         return listing.drop("content").withColumn("reason", F.lit(None).cast("string"))
 
+    max_bytes = find_max_bytes(spark)
+
     def list_rows():
         for path, length, modified in storage.list_files(folder):
-            reason = explain_skip(storage.cut_folder(path, folder), length)
+            reason = explain_skip(storage.cut_folder(path, folder), length, max_bytes)
             if reason is None and not storage.is_readable(path):
                 reason = "not opened: no right to read it; give that right"
             yield path.encode(errors="surrogateescape").decode(errors="backslashreplace"), length, modified, reason
@@ -134,7 +155,7 @@ def is_one_of(column, values):
     return Column(column._jc.isInCollection(strings.collect(java.stream.Collectors.toList())))
 
 
-def explain_skip(path, length):
+def explain_skip(path, length, max_bytes=MAX_BYTES):
     """Say why Spark, or we, would not open a file; None where it is opened.
 
     path: below the folder read, with surrogates for bytes that are not UTF-8. length: bytes, None for a link to
@@ -151,8 +172,8 @@ def explain_skip(path, length):
         return "a link to nothing: what it points to is gone"
     if length == 0:
         return "empty file: 0 bytes"
-    if length > MAX_BYTES:
-        return f"{length / 2**20:,.0f} MiB: more than the {MAX_BYTES / 2**20:,.0f} MiB that one picture may weigh"
+    if length > max_bytes:
+        return f"{length / 2**20:,.1f} MiB: more than the {max_bytes / 2**20:,.1f} MiB that one picture may weigh here"
     return None
 
 
@@ -178,7 +199,7 @@ def read_pixels(pictures, paths, size):
     pixels = {}
     rows = pictures.where(is_one_of(F.col("path"), paths)).select("path", "content")
     for row in rows.toLocalIterator(prefetchPartitions=True):  # in memory at once: two tasks' pictures
-        with suppress(RefusedPicture):
+        with suppress(RefusedPicture, MemoryError):
             pixels[row.path] = decode(row.content, size)
     return pixels
 
@@ -189,7 +210,7 @@ def decode(content, size):
     content: one file, bytes, or a bytearray as a collected row holds it. size: (height, width) in pixels; the picture
     is stretched to it.
     Returns uint8 (height, width, 3), RGB: turned as its EXIF says, first frame only, transparency on white.
-    Raises RefusedPicture with the reason.
+    Raises RefusedPicture with the reason, and MemoryError where the picture is too large for what is left of memory.
     """
     height, width = size
     try:
@@ -198,12 +219,18 @@ def decode(content, size):
             picture.draft("RGB", (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough
             # A progressive one takes the memory of all its pixels, however small it is decoded.
             _check_pixels(original if "progressive" in picture.info else picture.size)
-            ImageOps.exif_transpose(picture, in_place=True)
-            return np.asarray(_to_rgb(picture).resize((width, height), Image.Resampling.BICUBIC))
-    except RefusedPicture:
+            pixels = _to_rgb(_turn(picture)).resize((width, height), Image.Resampling.BICUBIC)
+            return np.asarray(pixels)
+    except (RefusedPicture, MemoryError):
         raise
     except Exception as error:  # a hostile file can raise nearly anything from the depths of a decoder
         raise RefusedPicture(_explain_failure(content, error)) from error
+
+
+def _turn(picture):
+    """Turn a picture as its EXIF says. ImageOps.exif_transpose also writes the EXIF anew, and fails at odd values."""
+    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _check_pixels(size):
@@ -238,6 +265,4 @@ def _explain_failure(content, error):
         if content.startswith(HEIC_STARTS, 4):
             return "HEIC picture, which is not read here: send it as JPEG"
         return f"not a picture: none of {', '.join(FORMATS)}"
-    if isinstance(error, MemoryError):
-        return "too large for the memory that was left to the worker"
     return f"damaged or truncated picture: {error or type(error).__name__}"

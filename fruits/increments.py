@@ -32,7 +32,10 @@ FINGERPRINT = "_fingerprint.json"  # in features/; Spark takes names that begin 
 STATES = ("new", "changed", "unchanged", "deleted", "skipped")
 IS_THERE = "state IN ('new', 'changed', 'unchanged')"
 WAS_OPENED = "version.modificationTime IS NOT NULL"  # other rejected files are looked at anew by each run
-NOT_READABLE = "not readable: deleted during the run, of a name that Spark cannot open, or on a disk that failed"
+NOT_READABLE = (
+    "not readable: deleted during the run, of a name that Spark cannot open, on a disk that failed, or too large for "
+    "the memory that was left"
+)
 FILE_BYTES = 128 * 2**20  # of a parquet file after compaction; Spark reads as much in a task
 SMALL_FILES = 32  # that a table may hold, and two more for each core, before they are merged
 # How pack and tidy write parquet. A row group is what Spark reads at once: of pictures, it is what one looked up costs,
@@ -284,11 +287,12 @@ def cut_slices(pictures, changes, per_core):
     while first < shares:
         cores = spark.sparkContext.defaultParallelism
         last = first + (min(cores, SLICE_NAMES // per_core) if are_named else cores)
-        rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file")
-        if len(names := rows.toPandas() if are_named else rows.head(1)):
+        rows = to_do.where(_is_share(F.col("file"), shares, first, last)).select("path", "file", "length")
+        names = (rows if are_named else rows.agg(F.max("length").alias("length"))).toPandas()
+        if (heaviest := names["length"].max()) > 0:  # not a number where the slice is empty
             is_in_slice = _is_share(images.name_source(), shares, first, last)
             part = _choose_named(pictures, names) if are_named else pictures.where(is_in_slice)
-            with features.cut_tasks(spark, min(changes.to_do, per_core * (last - first))):
+            with features.cut_tasks(spark, min(changes.to_do, per_core * (last - first)), int(heaviest)):
                 yield part
         first = last
 
@@ -300,7 +304,7 @@ def _is_share(file, shares, first, last):
 
 
 def _choose_named(pictures, names):
-    """Choose pictures by their names. names: pandas DataFrame (path, file)."""
+    """Choose pictures by their names. names: pandas DataFrame (path, file) and more."""
     chosen = pictures.where(images.is_one_of(F.col("path"), names["path"]))
     is_packed = not names["path"].equals(names["file"])
     return chosen.where(images.is_one_of(images.name_source(), names["file"].unique())) if is_packed else chosen
@@ -434,13 +438,15 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
 
     pictures, changes: the first to yield. reader: pyspark DataFrameReader that loads the folder anew. output: holds the
     tables. trigger: how often to look, such as "1 minute", as Spark's streams have it; None for once. It ends when a
-    file named stop lies in output, which is deleted, or when the wait is interrupted.
+    file named stop lies in output that was made meanwhile, which is deleted, or when the wait is interrupted.
     Yields (pictures, Changes). Where a folder that held pictures holds none any more, a disk may not be mounted: a look
     that finds this is told and passed over until a picture comes, then those that are gone are taken out; OSError is
     raised where it happened while its pictures were read.
     A look that fails, since a disk or the network is away, is told and made again; one that fails because Spark has
     ended is an error. Files that could not be opened are tried once more, then when they have changed or others come.
     """
+    stop = f"{output}/stop"
+    _take(stop)  # what an earlier service left
     yield pictures, changes
     if trigger is None:
         if changes.pictures_there and not images.has_picture(folder):
@@ -449,7 +455,7 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
                 f"read are named in {output}/rejected. Run again when it is back: what was featurized is kept"
             )
         return
-    spark, stop, seconds = pictures.sparkSession, f"{output}/stop", pd.Timedelta(trigger).total_seconds()
+    spark, seconds = pictures.sparkSession, pd.Timedelta(trigger).total_seconds()
     how_to_stop = f"looking for pictures every {trigger}; to stop, make the file {stop}, or interrupt in Jupyter"
     print(how_to_stop, flush=True)
     while _wait(seconds, stop):
@@ -476,6 +482,7 @@ def _wait(seconds, stop):
             if (left := end - time.monotonic()) <= 0:
                 return True
             time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
+        print(f"stopped by {stop}")
     except KeyboardInterrupt:
         print("interrupted: what has arrived since the last look is left to the next run")
     return False

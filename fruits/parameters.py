@@ -15,7 +15,8 @@ NOTEBOOK_NAMES = {"In", "Out"}  # IPython's own
 MASTER = r"local|local\[(\*|[1-9]\d*)(,[1-9]\d*)?\]|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+"
 INTERVAL = 'an interval such as "1 minute" or "30 seconds", or nothing'
 CORRECT_IT = "correct it where it is set (-p, or the file after -f)"
-PYTHONS_WORDS = {"true": True, "false": False, "none": None, "null": None}  # after -p papermill takes Python's alone
+# After -p papermill takes Python's words alone.
+PYTHONS_WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}
 VARIANCE_KEPT = 0.95  # the notebooks' own, as the next one is
 DEFAULT_BACKBONE = "EfficientNetLite0"
 CHECKED = "_parameters_checked"  # left in the notebook by a check that passed
@@ -69,7 +70,8 @@ def _complain_wrong(name, value, rule):
         return f"{name} is {value!r}, expected {expected} ({error}): {CORRECT_IT}"
     except ValueError as error:
         return f"{name}: {error}"
-    hint = ""
+    is_path = name == "images_path" and isinstance(value, str) and value
+    hint = f"; {storage.resolve(value)} is no folder" if is_path else ""
     if isinstance(value, str) and value.lower() in PYTHONS_WORDS and is_right(meant := PYTHONS_WORDS[value.lower()]):
         hint = f"; it is {meant} after -p, {json.dumps(meant)} in a file"
     return f"{name} is {value!r} ({type(value).__name__}), expected {expected}: {CORRECT_IT}{hint}"

@@ -25,6 +25,7 @@ from fruits import reduction, storage
 COUNTS = (2, 5, 10, 20, 50, 100, 200)  # components to try
 REGULARISATION = 0.01  # of weights, where features have a variance of 1 on average; 0.1 is worse at few components
 FITTED, SAVED = "fitted on the part to learn from", "those of the saved PCA"  # whose components are judged
+TIME_OVER = "the time was over"
 ITERATIONS = 25  # 50 take twice as long and move accuracies by chance: 1.7 % at most, either way
 RANK = 1e-9  # share of the first variance below which a component is rounding
 LABELS_TOLD = 8  # in a line of text, or in as many lines; all of them are in quality.json
@@ -111,7 +112,7 @@ class Quality:
     def tell(self):
         """Tell what was measured, on which pictures, in lines of text; or why nothing was."""
         if self.problem or not self.rows:
-            return f"{self.pictures:,} pictures, and nothing was measured: {self.problem or 'the time was over'}"
+            return f"{self.pictures:,} pictures, and nothing was measured: {self.problem or TIME_OVER}"
         named = [f"{label}, {reason}" for label, reason in islice(self.left_out.items(), LABELS_TOLD)]
         others = [f"and {len(self.left_out) - len(named):,} more"] if len(self.left_out) > len(named) else []
         others += [f"{self.labels_not_drawn:,} of {self.labels:,} not drawn"] if self.labels_not_drawn else []
@@ -146,10 +147,10 @@ class Quality:
             "recall": {label: round(share, 4) for label, share in self.recall.items()},
             "quality_components_enough": self.find_enough(),
             "quality_split": self.split,
-            "quality_components": self.components,
+            "quality_components": self.components if self.rows else None,
             "quality_pictures": {"all": self.pictures, "fitted": self.fitted, "tested": self.tested},
             "quality_labels_left_out": len(self.left_out) + self.labels_not_drawn,
-            "quality_problem": self.problem,
+            "quality_problem": self.problem or (None if self.rows else TIME_OVER),
             "quality_cut_short": self.cut_short,
             "quality_not_measured": [f"{method}, k = {k}" for method, k in self.not_measured],
         }

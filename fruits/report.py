@@ -39,7 +39,7 @@ class Report:
             )
         self.folder, self.path, self.parameters = folder, f"{folder}/report.json", parameters
         self.values = parameters | {"started": _tell_time(), "finished": None}
-        self.seconds = {}
+        self.seconds, self.counted = {}, None
         self.earlier = _read(self.path) if storage.is_file(self.path) else {}
         self.history = self.earlier.get("history", [])
         theirs = [name for name in RESULTS if storage.is_folder(f"{folder}/{name}")]
@@ -88,7 +88,13 @@ class Report:
         self.values |= values
 
     def count(self, changes):
-        """Count what has been found and featurized. changes: increments.Changes, of each look at the folder."""
+        """Count what has been found and featurized. changes: increments.Changes, of each look at the folder.
+
+        The same one twice, since its cell is run again, is counted once.
+        """
+        if changes is self.counted:
+            return
+        self.counted = changes
         before, counts = dict(self.values), changes.counts
         self.note(images_found=changes.found)
         if "images_new" in before:

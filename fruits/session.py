@@ -78,6 +78,7 @@ def start_spark(master="local[*]", app_name="fruits", classes_option=None):
     if SparkContext._gateway is None:
         SparkContext._ensure_initialized(gateway=launch_gateway(conf, {"stderr": STDERR}))
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
+    _end_when_memory_is_full(spark)
     _drop_checksum_files(spark)
     if master.startswith("local"):  # where all cores are there from the start; Spark's own 200 start slowly
         spark.conf.set("spark.sql.shuffle.partitions", 2 * spark.sparkContext.defaultParallelism)
@@ -179,6 +180,15 @@ def name_archive(java_home):
     """Name the file of a Java's classes. Another Java, and another Spark, have another."""
     built = Path(java_home, "bin", "java").stat().st_mtime_ns  # another one after an update in place
     return Path(sys.prefix, "share", "fruits", f"spark-{pyspark.__version__}-{built}.jsa")
+
+
+def _end_when_memory_is_full(spark):
+    """Make Java end where a thread dies of full memory, as Spark has it on a cluster.
+
+    Else the one that sends pictures to a worker dies alone, and the task and the worker wait for each other for ever.
+    """
+    handler = spark._jvm.org.apache.spark.util.SparkUncaughtExceptionHandler(False)  # False: of nothing else
+    spark._jvm.java.lang.Thread.setDefaultUncaughtExceptionHandler(handler)
 
 
 def _drop_checksum_files(spark):

@@ -197,3 +197,11 @@ print(len(frame["features"][0]), *(name for name in ("tensorflow", "keras") if n
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert (answer.stdout, answer.stderr) == ("1280\n", "")
+
+
+@pytest.mark.parametrize(("heaviest", "rows"), [(1, 16), (10, 10), (25, 4), (100, 1)])
+def test_a_batch_weighs_no_more_than_one_picture_may(tuned_spark, monkeypatch, heaviest, rows):
+    monkeypatch.setattr("fruits.images.MAX_BYTES", 100)
+    with features.cut_tasks(tuned_spark, 1000, heaviest):
+        assert int(tuned_spark.conf.get(BATCH_SETTING)) == rows
+    assert int(tuned_spark.conf.get(BATCH_SETTING)) == 16

@@ -121,6 +121,12 @@ def test_the_two_components_are_drawn_with_their_shares_and_every_picture():
     assert read_legend(figure) == ["Lemon", "Fig", "Plum"]
 
 
+def test_the_shares_of_a_saved_pca_are_told_as_those_of_the_pictures_fitted():
+    figure = figures.draw_two_components(["Lemon"] * 3, np.eye(3), np.array([0.5, 0.25, 0.25]), fitted=1600)
+    title = figure.axes[0].get_title(loc="left") + figure.axes[0].get_title()
+    assert title == "Two components hold 75.0 % of the variance of 1,600 pictures fitted; 1 label(s) here"
+
+
 def test_131_labels_are_drawn_and_the_most_frequent_named(tmp_path):
     labels = [f"kind {number}" for number in range(131) for _ in range(1 + number // 100)]
     figure = draw_points(labels)

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from pyspark.sql import functions as F
 
-from fruits import images, storage
+from fruits import features, images, storage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 QUADRANTS = np.uint8([[RED, GREEN], [BLUE, WHITE]])
@@ -190,6 +192,18 @@ def test_damaged_exif_does_not_cost_the_picture(encode_picture, exif):
     assert abs(decoded - pixels)[4::8, 6::12].max() <= 8
 
 
+@pytest.mark.parametrize("tag", [256, 282], ids=["ImageWidth", "XResolution"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tag_of_a_wrong_type_beside_the_orientation_does_not_cost_the_picture(encode_picture, tag, orientation):
+    entry = struct.pack("<HHII", tag, 2, 4, int.from_bytes(b"abc\0", "little"))  # a text where a number is expected
+    entries = sorted([struct.pack("<HHIHH", 274, 3, 1, orientation, 0), entry], key=lambda one: one[:2][::-1])
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + b"".join(entries) + bytes(4)
+    pixels = enlarge(QUADRANTS, 16, 24)
+    decoded = images.decode(encode_picture(pixels, "JPEG", exif=exif, **LOSSY["JPEG"]), (16, 16))
+    expected = np.rot90(QUADRANTS, -1) if orientation == 6 else QUADRANTS
+    assert abs(decoded[4::8, 4::8].astype(int) - expected).max() <= 12
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_large_jpeg_is_as_if_decoded_whole(encode_picture, orientation):
     row, column = np.mgrid[0:1500, 0:2000] / 100
@@ -282,7 +296,12 @@ def test_a_picture_for_which_no_memory_is_left_is_not_called_damaged(encode_pict
         raise MemoryError
 
     monkeypatch.setattr("fruits.images._to_rgb", run_out)
-    assert refuse(encode_picture(np.zeros((4, 4), np.uint8), "PNG")).startswith("too large for the memory")
+    content = encode_picture(np.zeros((4, 4), np.uint8), "PNG")
+    with pytest.raises(MemoryError):
+        images.decode(content, (4, 4))
+    outcomes = features.featurize_batch(pd.Series([content, b"1"]), None, (4, 4))
+    assert outcomes["reason"].isna().tolist() == [True, False]  # no outcome at all: the next run tries again
+    assert outcomes["features"].isna().all()
 
 
 def test_a_decompression_bomb_takes_no_memory(tmp_path):
@@ -354,11 +373,22 @@ def test_a_header_with_wrong_bytes_gives_pixels_or_a_reason(encode_picture, pict
     ("/Lemon/_metadata.jpg", 1, r"hidden .*'_metadata.jpg'.*rename"),
     ("/Lemon/0.jpg", 0, r"empty file: 0 bytes"),
     ("/Lemon/0.jpg", None, r"a link to nothing"),
-    ("/Lemon/0.jpg", images.MAX_BYTES + 2**20, r"65 MiB: more than the 64 MiB"),
+    ("/Lemon/0.jpg", images.MAX_BYTES + 2**20, r"65\.0 MiB: more than the 64\.0 MiB"),
 ])  # fmt: skip
 def test_a_file_that_would_not_be_opened_is_told_with_the_reason(path, length, reason):
     found = images.explain_skip(path, length)
     assert found is None if reason is None else re.match(reason, found)
+
+
+def test_a_file_may_weigh_what_each_cores_share_of_javas_memory_holds_copies_of(spark, monkeypatch):
+    heap, cores = spark._jvm.java.lang.Runtime.getRuntime().maxMemory(), spark.sparkContext.defaultParallelism
+    monkeypatch.setattr(images, "MAX_BYTES", 2**60)
+    assert images.find_max_bytes(spark) == heap // (images.COPIES * cores)
+    conf = {"spark.executor.memory": "3072m", "spark.executor.cores": "4"}
+    context = SimpleNamespace(master="yarn", getConf=lambda: conf)
+    assert images.find_max_bytes(SimpleNamespace(sparkContext=context, _jvm=spark._jvm)) == 24 * 2**20
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    assert images.find_max_bytes(spark) == 1000
 
 
 def test_spark_reads_exactly_the_names_that_are_not_explained(spark, tmp_path):

@@ -580,6 +580,18 @@ def test_a_watch_yields_what_arrives_until_a_file_says_stop(place, monkeypatch):
     assert [path for path, _ in place.read() if path.startswith("C")] == ["C/1.jpg", "C/2.jpg"]
 
 
+def test_a_file_named_stop_that_an_earlier_service_left_stops_no_new_one(place, monkeypatch, capsys):
+    monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)
+    place.run()
+    first, stop, seen = (place.load(), place.look()), place.output / "stop", []
+    stop.touch()
+    for _, changes in increments.watch(*first, place.reader, str(place.pictures), str(place.output), "200 ms"):
+        seen.append(changes.counts["new"])
+        place.write("C/1.jpg", "1") if len(seen) == 1 else stop.touch()
+    assert seen == [0, 1]
+    assert f"stopped by {stop}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("left", LEFT)
 def test_a_watch_takes_nothing_out_while_its_folder_holds_no_picture(place, monkeypatch, capsys, left):
     monkeypatch.setattr(increments, "SECONDS_BETWEEN_LOOKS", 0.05)

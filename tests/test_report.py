@@ -78,6 +78,13 @@ def test_the_counts_of_several_looks_add_up_but_for_what_is_there(run):
     assert values == {"found": 15, "new": 5, "changed": 1, "unchanged": 10, "deleted": 1}
 
 
+def test_a_look_whose_cell_is_run_again_is_counted_once(run):
+    changes = make_changes(new=3, unchanged=10)
+    run.count(changes)
+    run.count(changes)
+    assert (run.values["images_found"], run.values["images_new"]) == (13, 3)
+
+
 def test_a_run_with_nothing_to_do_has_no_rate(run):
     run.count(make_changes(unchanged=10))
     run.account(Rows(10), Rows(0))

@@ -261,3 +261,20 @@ def test_classes_that_were_not_kept_whole_are_not_opened_by_the_next_run(tmp_pat
     command = [sys.executable, "-c", program, tmp_path]  # Java leaves a report of its crash where it runs
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert answer.stdout.endswith("None []\n"), answer.stderr[-2000:]
+
+
+def test_java_ends_where_one_of_its_threads_dies_of_full_memory():
+    program = """if True:
+        from fruits import session
+        spark = session.start_spark("local[1]")
+        java = spark._jvm.java.lang
+        handler = java.Thread.getDefaultUncaughtExceptionHandler()
+        handler.uncaughtException(java.Thread.currentThread(), java.RuntimeException("not of memory"))
+        assert spark.range(3).count() == 3
+        try:
+            handler.uncaughtException(java.Thread.currentThread(), java.OutOfMemoryError("tried"))
+        finally:
+            print("ended with", spark.sparkContext._gateway.proc.wait(60))
+    """
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "ended with 52" in answer.stdout, answer.stderr  # Spark's number for it

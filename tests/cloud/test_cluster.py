@@ -864,6 +864,7 @@ def test_a_picture_whose_name_s3_cannot_hold_is_named(tmp_path):
 
 
 def test_pictures_get_keys_that_keep_their_names(pictures):
+    (pictures / "gone.jpg").symlink_to("/nowhere")
     found = cluster.list_pictures(str(pictures))
     assert found["images/Pêche 100%/a+b c.jpg"] == pictures / "Pêche 100%" / "a+b c.jpg"
     assert len(found) == 3
