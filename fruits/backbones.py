@@ -64,7 +64,7 @@ def check_backbone(backbone):
         names = ", ".join(lowered[name] for name in near)
         raise ValueError(
             f"{backbone!r} is unknown, expected a network's name such as {names}: correct it, "
-            f"or choose one of https://keras.io/api/applications"
+            f"or choose one of https://keras.io/api/applications ({DEFAULT_BACKBONE} alone needs no download)"
         )
 
 

@@ -54,10 +54,9 @@ def set_meanwhile(spark, name, value):
 def cut_tasks(spark, count, heaviest):
     """Have Spark read pictures, count of them, in tasks of TASK_PICTURES at most while the block runs, packed ones too.
 
-    heaviest: bytes of the heaviest. Batches of heavy ones are smaller: one weighs no more than a picture may.
-
     A packed picture has no file of its own, and weighs little: without this a task would take thousands, each core of a
     cluster one or two, and wait for the last. Cores that have joined get tasks too.
+    heaviest: bytes of the heaviest. Batches of heavy ones hold fewer: together they weigh no more than one may.
     """
     tasks = max(TASKS_PER_CORE * spark.sparkContext.defaultParallelism, math.ceil(count / TASK_PICTURES))
     rows = max(1, min(int(spark.conf.get(BATCH_ROWS)), images.find_max_bytes(spark) // heaviest))

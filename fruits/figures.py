@@ -390,11 +390,14 @@ def save_figure(figure, folder, name):
 
 
 def load_figure(folder, name):
-    """Load a figure that an earlier run saved, as it was drawn. Returns None where it is not there."""
+    """Load a figure that an earlier run saved, as it was drawn. Returns None where it is not there, or damaged."""
     path = f"{folder}/figures/{name}.png"
     if not storage.is_file(path):
         return None
-    pixels = plt.imread(BytesIO(storage.read_bytes(path)))
+    try:
+        pixels = plt.imread(BytesIO(storage.read_bytes(path)))
+    except (OSError, SyntaxError):  # as Pillow says it
+        return None
     height, width, _ = pixels.shape
     figure = plt.figure(figsize=(width / DOTS, height / DOTS))
     axis = figure.add_axes((0, 0, 1, 1))

@@ -64,10 +64,10 @@ def label_pictures(files):
 def find_max_bytes(spark):
     """Find how many bytes one file may weigh: what each core's share of Java's memory holds COPIES of, up to MAX_BYTES.
 
-    Where Java's memory is full, the run ends.
+    On its way to a worker a file lies there many times over, and where that memory is full the run ends.
     """
     conf, to_bytes = spark.sparkContext.getConf(), spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes
-    if spark.sparkContext.master.startswith("local"):
+    if spark.sparkContext.master.partition("[")[0] == "local":
         memory, cores = spark._jvm.java.lang.Runtime.getRuntime().maxMemory(), spark.sparkContext.defaultParallelism
     else:
         memory, cores = to_bytes(conf.get("spark.executor.memory", "1g")), int(conf.get("spark.executor.cores", "1"))

@@ -446,7 +446,8 @@ def watch(pictures, changes, reader, folder, output, trigger=None):
     ended is an error. Files that could not be opened are tried once more, then when they have changed or others come.
     """
     stop = f"{output}/stop"
-    _take(stop)  # what an earlier service left
+    if trigger:
+        _take(stop)  # what an earlier service left
     yield pictures, changes
     if trigger is None:
         if changes.pictures_there and not images.has_picture(folder):

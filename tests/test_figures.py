@@ -328,6 +328,10 @@ def test_a_figure_of_an_earlier_run_is_shown_as_it_was_saved(tmp_path):
     np.testing.assert_array_equal((shown.get_array()[..., :3] * 255).round(), pixels)
     np.testing.assert_allclose(loaded.get_size_inches(), drawn.get_size_inches(), atol=1 / figures.DOTS)
     assert figures.load_figure(str(tmp_path), "extremes") is None
+    file = tmp_path / "figures" / "two_components.png"
+    for content in (file.read_bytes()[:5000], b"", b"no picture"):
+        file.write_bytes(content)
+        assert figures.load_figure(str(tmp_path), "two_components") is None  # so it is drawn anew
 
 
 def test_drawing_leaves_the_style_of_matplotlib_as_it_was():

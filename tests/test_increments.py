@@ -590,6 +590,9 @@ def test_a_file_named_stop_that_an_earlier_service_left_stops_no_new_one(place, 
         place.write("C/1.jpg", "1") if len(seen) == 1 else stop.touch()
     assert seen == [0, 1]
     assert f"stopped by {stop}" in capsys.readouterr().out
+    stop.touch()
+    assert len(list(increments.watch(*first, place.reader, str(place.pictures), str(place.output)))) == 1
+    assert stop.exists()  # a run that is no service does not look at it
 
 
 @pytest.mark.parametrize("left", LEFT)
