@@ -280,17 +280,19 @@ def test_what_was_committed_before_a_crash_is_not_to_do_again(place, slices):
     assert place.look().counts == {"new": 60 - done, "changed": 0, "unchanged": done, "deleted": 0, "skipped": 1}
 
 
-@pytest.mark.parametrize("table", ["features", "rejected"])
-def test_a_damaged_file_of_a_table_is_named_and_once_deleted_its_pictures_are_done_again(place, table):
+def test_a_damaged_file_of_a_table_is_named_and_once_deleted_its_pictures_are_done_again(place):
     place.run()
     before = {name: place.read(name, "path") for name in place.tables}
-    for file in Path(place.tables[table]).glob("*.parquet"):
+    for name in place.tables:
+        file, *others = Path(place.tables[name]).glob("*.parquet")
+        for other in others:
+            other.unlink()
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ValueError, match=f"{file} is damaged: delete it; its pictures are then new"):
             place.look()
         file.unlink()
-    assert place.run().to_do == {"features": 4, "rejected": 1}[table]
+    assert place.run().to_do == 5
     assert {name: place.read(name, "path") for name in place.tables} == before
 
 
