@@ -29,8 +29,10 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
+    LoginError,
     NoCredentialsError,
     SSOError,
     TokenRetrievalError,
@@ -47,6 +49,7 @@ HEARTBEAT = 60  # seconds without news after which a wait says that it still wai
 SECONDS_BETWEEN_LINES = 10  # while uploading
 UPLOADS_PLANNED = 5_000  # at once: each that waits for its turn takes 1.6 kB
 SECONDS_FOR_LOG = 360  # EMR copies logs to S3 every 5 minutes
+SECONDS_TO_END = 600  # that a step may take beyond its time: it starts some minutes after it is asked for
 SECONDS_TO_GO = 600  # disks and endpoints go some minutes after their cluster
 ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]  # states of a cluster that costs
 
@@ -73,11 +76,12 @@ START_HOURS = 0.25  # to start and to stop, which is paid too: a guess, no clust
 
 PYTHON, GLIBC_MINOR = (3, 11), 34  # of the machines: bootstrap-emr.sh's Python, Amazon Linux 2023's glibc 2.34
 ENABLED = "ClusterEnabled"  # the template's parameter that makes the cluster come and go
-NEVER_CREATED = "ROLLBACK_COMPLETE"  # state of a stack whose creation failed: it holds nothing, and takes no update
+# States of a stack whose creation failed, or was planned and not begun: it holds nothing, and takes no update.
+NEVER_CREATED = ("ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS")
 ROLLED_BACK = "UPDATE_ROLLBACK_COMPLETE"  # an update failed, and all is as it was before
 DEPLOYED = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 FAILED = ("CREATE_FAILED", "UPDATE_FAILED", "ROLLBACK_FAILED", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED")
-RESTING = (*DEPLOYED, *FAILED, ROLLED_BACK, "DELETE_COMPLETE", NEVER_CREATED)
+RESTING = (*DEPLOYED, *FAILED, ROLLED_BACK, "DELETE_COMPLETE", *NEVER_CREATED)
 OFFLINE_SECONDS = 900  # that a wait goes on without a connection, or signed out
 SET_FOR_A_RUN = ("images_path", "output_path", "spark_master")  # parameters of cloud.ipynb that nobody gives
 SHOWN_ALIKE = 10  # calls of one operation in a row
@@ -373,7 +377,7 @@ class Stack:
         what is asked for.
         """
         cloudformation = self.client("cloudformation")
-        if self.describe()["StackStatus"] == NEVER_CREATED:
+        if self.describe()["StackStatus"] in NEVER_CREATED:
             self.delete()
             cloudformation.create_stack(**request)
             return DEPLOYED
@@ -430,12 +434,12 @@ class Stack:
                 break
         return events[::-1]
 
-    def _follow(self, look, limit_hours=float("inf")):
+    def _follow(self, look, limit_hours=float("inf"), patience=0):
         """Look until it is over, and print what is new. look: () -> (new lines, whether it is over).
 
         A laptop that slept, lost its network or was signed out is no reason to end the cluster: it looks again for
         OFFLINE_SECONDS.
-        Raises CloudError after limit_hours.
+        Raises CloudError after limit_hours, and so many seconds of patience.
         """
         start = said = reached = time.monotonic()
         while True:
@@ -454,7 +458,7 @@ class Stack:
                 said = now
             if is_over:
                 return
-            if now - start > limit_hours * 3600:
+            if now - start > limit_hours * 3600 + patience:
                 raise CloudError(f"found no end after {limit_hours} h: set max_hours higher, or take fewer pictures")
             time.sleep(self.poll_seconds)
 
@@ -515,7 +519,8 @@ class Stack:
     def run_step(self, cluster_id, bucket, name, command, max_hours):
         """Run a command on the primary node as a step, and wait. command: list of words.
 
-        Raises CloudError where it fails, with the place of its log and the last lines.
+        Raises CloudError where it fails, with the place of its log and the last lines; and SECONDS_TO_END after
+        max_hours, when the command should have ended by itself.
         """
         emr = self.client("emr")
         jar = {"Jar": "command-runner.jar", "Args": command}
@@ -529,7 +534,7 @@ class Stack:
             last.update(status)
             return news, status["State"] not in ("PENDING", "RUNNING", "CANCEL_PENDING")
 
-        self._follow(look, max_hours)
+        self._follow(look, max_hours, SECONDS_TO_END)
         if last["State"] != "COMPLETED":
             details = last.get("FailureDetails", {})
             log = f"logs/{cluster_id}/steps/{step_id}/stderr.gz"
@@ -562,14 +567,14 @@ class Stack:
         cloudformation, stack = self.client("cloudformation"), self.describe()
         if is_enabled(stack) and stack["StackStatus"] == "UPDATE_IN_PROGRESS":
             cloudformation.cancel_update_stack(StackName=self.name)
-        if stack and stack["StackStatus"].endswith("IN_PROGRESS"):
+        if stack and stack["StackStatus"].endswith("IN_PROGRESS") and stack["StackStatus"] not in NEVER_CREATED:
             self._wait(RESTING, stack["StackId"])
             stack = self.describe()
         if stack and stack["StackStatus"] in FAILED:
             print(f"the stack is {stack['StackStatus']}, which takes no update: it is deleted, and its bucket stays")
             self.delete()
             return
-        if stack and stack["StackStatus"] == NEVER_CREATED:
+        if stack and stack["StackStatus"] in NEVER_CREATED:
             return
         if not is_enabled(stack):  # another run of this may have been interrupted here
             self._delete_endpoints()
@@ -611,7 +616,10 @@ class Stack:
         """
         if left := self._find_endpoints():
             print(f"deleting interface endpoints: {', '.join(left)}")
-            self.client("ec2").delete_vpc_endpoints(VpcEndpointIds=left)
+            answer = self.client("ec2").delete_vpc_endpoints(VpcEndpointIds=left)
+            if refused := answer.get("Unsuccessful"):
+                reason = refused[0].get("Error", {}).get("Message", "no reason given")
+                raise CloudError(f"{len(refused)} endpoints were not deleted, {refused[0].get('ResourceId')}: {reason}")
 
     def name_bucket(self):
         """Give the name that the bucket has, or would have, in the caller's account."""
@@ -619,6 +627,19 @@ class Stack:
             account = self.client("sts").get_caller_identity()["Account"]
             self.bucket = f"{self.name}-{account}-{self.region}"  # as in emr-cluster.yaml
         return self.bucket
+
+    def confirm_bucket(self, values):
+        """Check that the addresses on S3 among some parameters are in the stack's bucket: its machines reach no other.
+
+        Raises CloudError. A rehearsal, which knows no account, takes any.
+        """
+        for name, value in values.items():
+            is_address = isinstance(value, str) and value.startswith("s3://") and not self.rehearsal
+            if is_address and storage.find_bucket(value) != self.name_bucket():
+                raise CloudError(
+                    f"{name} is {value!r}, but the machines reach no other bucket than {self.name_bucket()!r}: bring "
+                    f"the files there, and correct the address"
+                )
 
     def confirm_deletion(self, named):
         """Check that who wants the bucket deleted has named it, which no slip of the hand does. named: "" for nobody.
@@ -687,10 +708,12 @@ def write_event(event):
 
 
 def may_pass(error):
-    """Say whether an error may pass: the network comes back, or a person signs in again."""
+    """Say whether an error may pass: the network comes back, AWS is less busy, or a person signs in again."""
     if isinstance(error, ClientError):
-        return error.response["Error"].get("Code") in EXPIRED
-    return isinstance(error, HTTPClientError | NoConnectionError | SSOError | TokenRetrievalError)
+        is_busy = error.response.get("ResponseMetadata", {}).get("MaxAttemptsReached")  # botocore tries those again
+        return bool(is_busy) or error.response["Error"].get("Code") in EXPIRED
+    signed_out = SSOError | TokenRetrievalError | LoginError | CredentialRetrievalError
+    return isinstance(error, HTTPClientError | NoConnectionError | signed_out)
 
 
 def explain(error):
@@ -824,8 +847,9 @@ def choose_run_rules(rules):
     """Choose the rules of what may be given for a run of cloud.ipynb. rules: those of the notebooks, by name.
 
     The bucket's paths and the cluster's Spark are not asked for. Other addresses are only looked at here: what they
-    lead to may not be there before the cluster is. They lie where the machines may read or write, and where no run
-    takes them for pictures; that none deletes them with its earlier results, the run itself checks.
+    lead to may not be there before the cluster is. They lie in folders where the machines may read or write, and where
+    no run takes them for pictures; that the bucket is the stack's, Stack.confirm_bucket checks, and that no run deletes
+    them with its earlier results, the run itself.
     """
     is_file, is_packed = is_below("project"), is_below("output")
     changed = {

@@ -26,7 +26,7 @@ import nbformat
 import pytest
 import yaml
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ClientError, ConnectTimeoutError, UnauthorizedSSOTokenError
+from botocore.exceptions import ClientError, ConnectTimeoutError, LoginRefreshRequired, UnauthorizedSSOTokenError
 from moto import ec2
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
@@ -937,8 +937,9 @@ def test_what_an_earlier_stack_left_is_told_where_a_new_one_cannot_create_it():
         stack.deploy("template", {"ClusterEnabled": False})
 
 
-def test_a_stack_whose_creation_failed_before_is_deleted_and_created_again():
-    states = ["ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE", "DELETE_COMPLETE", "CREATE_COMPLETE"]
+@pytest.mark.parametrize("state", cluster.NEVER_CREATED)
+def test_a_stack_whose_creation_failed_or_was_only_planned_is_deleted_and_created_again(state):
+    states = [state, state, "DELETE_COMPLETE", "CREATE_COMPLETE"]
     script = {
         "CreateStack": [make_error("AlreadyExistsException", "it exists"), {"StackId": "id"}],
         "DescribeStacks": [make_description(state) for state in states],
@@ -948,8 +949,9 @@ def test_a_stack_whose_creation_failed_before_is_deleted_and_created_again():
     assert [call for call in calls if call.endswith("Stack")] == ["CreateStack", "DeleteStack", "CreateStack"]
 
 
-def test_a_creation_that_fails_leaves_nothing_to_tear_down():
-    script = {"DescribeStacks": [make_description("ROLLBACK_COMPLETE", "true")]}
+@pytest.mark.parametrize("state", cluster.NEVER_CREATED)
+def test_a_creation_that_fails_or_is_only_planned_leaves_nothing_to_tear_down(state):
+    script = {"DescribeStacks": [make_description(state, "true")]}
     stack, calls = make_scripted_stack(script)
     stack.disable_cluster()
     assert calls == ["DescribeStacks"]
@@ -964,6 +966,25 @@ def test_an_update_that_changes_nothing_is_no_failure_even_after_one_that_was_ro
     }
     stack, _ = make_scripted_stack(script)
     assert stack.deploy("template", {"ClusterEnabled": False}) == {}
+
+
+def test_endpoints_that_aws_refuses_to_delete_are_told_with_its_reason():
+    refused = [{"ResourceId": "vpce-1", "Error": {"Code": "UnauthorizedOperation", "Message": "not yours"}}]
+    script = {
+        "DescribeStacks": [make_description("UPDATE_COMPLETE", "false")],
+        "DescribeVpcs": [{"Vpcs": [{"VpcId": "vpc-1"}]}],
+        "DescribeVpcEndpoints": [{"VpcEndpoints": [{"VpcEndpointId": "vpce-1", "State": "available"}]}],
+        "DeleteVpcEndpoints": [{"Unsuccessful": refused}],
+    }
+    with pytest.raises(cluster.CloudError, match="1 endpoints were not deleted, vpce-1: not yours"):
+        make_scripted_stack(script)[0].disable_cluster()
+
+
+def test_an_address_in_another_bucket_than_the_stacks_is_refused():
+    stack, _ = make_scripted_stack({"GetCallerIdentity": [{"Account": "111122223333"}]})
+    stack.confirm_bucket({"weights": "imagenet", "pca_model": f"s3://{stack.name_bucket()}/project/pca", "seed": 1})
+    with pytest.raises(cluster.CloudError, match="weights is .*a.h5., but the machines reach no other bucket"):
+        stack.confirm_bucket({"weights": "s3://fruits/project/a.h5"})
 
 
 def test_progress_is_shown_once_for_each_event(capsys):
@@ -1005,6 +1026,10 @@ COMPLETED = {"AddJobFlowSteps": [{"StepIds": ["s-1"]}], "DescribeStep": [{"Step"
 
 NO_CONNECTION = ConnectTimeoutError(endpoint_url="https://elasticmapreduce")
 SIGNED_OUT = ClientError({"Error": {"Code": "ExpiredTokenException", "Message": "too old"}}, "DescribeStep")
+BUSY = ClientError(
+    {"Error": {"Code": "ThrottlingException", "Message": "rate"}, "ResponseMetadata": {"MaxAttemptsReached": True}},
+    "DescribeStep",
+)
 REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "not you"}}, "DescribeStep")
 
 
@@ -1012,6 +1037,8 @@ REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "not you"}},
     (NO_CONNECTION, "Connect timeout"),
     (SIGNED_OUT, "too old: sign in again, for instance with `aws sso login`"),
     (UnauthorizedSSOTokenError(), "aws sso login"),
+    (LoginRefreshRequired(), "reauthenticate using 'aws login'"),
+    (BUSY, "rate"),
 ])  # fmt: skip
 def test_a_wait_goes_on_where_the_connection_is_lost_or_a_person_signed_out_for_a_while(
     capsys, monkeypatch, error, said
@@ -1035,7 +1062,8 @@ def test_a_wait_ends_at_once_where_a_call_is_refused(monkeypatch, capsys):
     assert "trying again" not in capsys.readouterr().out
 
 
-def test_a_step_that_never_ends_is_given_up():
+def test_a_step_that_never_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_TO_END", 0)
     script = {
         "AddJobFlowSteps": [{"StepIds": ["s-1"]}],
         "DescribeStep": [{"Step": {"Status": {"State": "RUNNING"}}}],
@@ -1043,6 +1071,15 @@ def test_a_step_that_never_ends_is_given_up():
     stack, _ = make_scripted_stack(script)
     with pytest.raises(cluster.CloudError, match=r"found no end after 1e-05 h: set max_hours higher"):
         stack.run_step("j-1", "bucket", "name", ["true"], 1e-5)
+
+
+def test_a_step_that_its_own_limit_ends_is_told_with_its_log(monkeypatch):
+    stop_clock(monkeypatch)
+    running, failed = ({"Step": {"Status": {"State": state}}} for state in ("RUNNING", "FAILED"))
+    script = {"AddJobFlowSteps": [{"StepIds": ["s-1"]}], "DescribeStep": [*[running] * 260, failed]}  # after 65 minutes
+    stack, _ = make_scripted_stack(script, poll_seconds=15)
+    with pytest.raises(cluster.CloudError, match="is FAILED .*its log: s3://bucket/logs/j-1/steps/s-1/stderr.gz"):
+        stack.run_step("j-1", "bucket", "name", ["true"], 1)
 
 
 def test_a_failed_step_whose_log_does_not_come_gives_emrs_reason_and_the_place(monkeypatch):

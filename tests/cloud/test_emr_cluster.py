@@ -916,6 +916,7 @@ def check_spark(deployed):
 def check_other_settings(deployed):
     settings = read_configurations(deployed)
     livy = settings["livy-conf"]["Properties"]
+    assert livy["livy.spark.deploy-mode"] == "cluster"  # the settings of the driver are for a core node
     assert livy["livy.server.session.timeout-check"] == "true"
     assert livy["livy.server.session.timeout-check.skip-busy"] == "true"
     assert re.fullmatch(r"[1-5]?\dm", livy["livy.server.session.timeout"])  # an idle session keeps a cluster alive
