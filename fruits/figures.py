@@ -149,7 +149,7 @@ def draw_accuracy(quality):
     quality: quality.Quality. What was not measured is not drawn; where nothing was, the figure says why.
     """
     figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    if quality.problem or not quality.rows:
+    if quality.why_nothing:
         return _say_only(figure, say("Accuracy was not measured: {why}", why=_tell_why(quality)))
     for method, name, colour, marker in METHODS:
         known = [(row.k, 100 * getattr(row, method)) for row in quality.rows if getattr(row, method) is not None]

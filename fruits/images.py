@@ -219,8 +219,7 @@ def decode(content, size):
             picture.draft("RGB", (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough
             # A progressive one takes the memory of all its pixels, however small it is decoded.
             _check_pixels(original if "progressive" in picture.info else picture.size)
-            pixels = _to_rgb(_turn(picture)).resize((width, height), Image.Resampling.BICUBIC)
-            return np.asarray(pixels)
+            return np.asarray(_to_rgb(_turn(picture)).resize((width, height), Image.Resampling.BICUBIC))
     except (RefusedPicture, MemoryError):
         raise
     except Exception as error:  # a hostile file can raise nearly anything from the depths of a decoder

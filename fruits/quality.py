@@ -93,6 +93,11 @@ class Quality:
     labels_not_drawn: int = 0
 
     @property
+    def why_nothing(self):
+        """Why nothing was measured; None where something was."""
+        return self.problem or (None if self.rows else TIME_OVER)
+
+    @property
     def not_measured(self):
         """What the time did not suffice for: sequence of (method, k)."""
         return [(method, row.k) for method in Accuracy._fields[1:] for row in self.rows if getattr(row, method) is None]
@@ -111,8 +116,8 @@ class Quality:
 
     def tell(self):
         """Tell what was measured, on which pictures, in lines of text; or why nothing was."""
-        if self.problem or not self.rows:
-            return f"{self.pictures:,} pictures, and nothing was measured: {self.problem or TIME_OVER}"
+        if self.why_nothing:
+            return f"{self.pictures:,} pictures, and nothing was measured: {self.why_nothing}"
         named = [f"{label}, {reason}" for label, reason in islice(self.left_out.items(), LABELS_TOLD)]
         others = [f"and {len(self.left_out) - len(named):,} more"] if len(self.left_out) > len(named) else []
         others += [f"{self.labels_not_drawn:,} of {self.labels:,} not drawn"] if self.labels_not_drawn else []
@@ -150,7 +155,7 @@ class Quality:
             "quality_components": self.components if self.rows else None,
             "quality_pictures": {"all": self.pictures, "fitted": self.fitted, "tested": self.tested},
             "quality_labels_left_out": len(self.left_out) + self.labels_not_drawn,
-            "quality_problem": self.problem or (None if self.rows else TIME_OVER),
+            "quality_problem": self.why_nothing,
             "quality_cut_short": self.cut_short,
             "quality_not_measured": [f"{method}, k = {k}" for method, k in self.not_measured],
         }
